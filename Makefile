@@ -1,0 +1,120 @@
+# What a person types here. Everything is built from source; what a target
+# needs of the machine it installs on Debian as root, or says what to install.
+
+GO      ?= go
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# PIE=1 builds limpet-host as a static PIE (0.35 MB more per pod).
+PIE     ?=
+# WASMTIME_LIB=DIR links DIR/libwasmtime.a instead of the bundled engine.
+WASMTIME_LIB ?=
+# How long make test and make fuzz stay with each fuzz target.
+FUZZTIME     ?= 3s
+FUZZTIME_LONG ?= 60s
+# make wasi-suite SUITE=DIR: a checkout of WebAssembly/wasi-testsuite.
+SUITE   ?=
+
+SHELL := /bin/sh
+B     := build
+need  := ./test/need.sh
+PURE  := CGO_ENABLED=0
+CGO   := CGO_ENABLED=1
+BUILD := $(GO) build -trimpath
+HOSTBUILD := $(BUILD) $(if $(PIE),-buildmode=pie)
+EXTLD := $(if $(PIE),-static-pie,-static) -Wl,--gc-sections
+ifneq ($(WASMTIME_LIB),)
+HOSTBUILD := CGO_LDFLAGS="-L$(abspath $(WASMTIME_LIB))" $(HOSTBUILD) -tags wasmtime_lib
+endif
+HOSTFLAGS := -ldflags "-s -w -linkmode=external -extldflags '$(EXTLD)'"
+GOFILES = $$(git ls-files --cached --others --exclude-standard '*.go')
+# Tests find the binaries and the guests here.
+export LIMPET_BUILD := $(abspath .)
+
+.PHONY: help build reproducible demo test e2e bench fuzz lint wasi-suite guests arm64 install uninstall clean need-cc need-root
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+need-cc:
+	@$(need) $(GO)=golang gcc=gcc /usr/include/stdlib.h=libc6-dev git=git
+
+need-root:
+	@[ "$$(id -u)" = 0 ] || { echo "This needs root: limpetd makes namespaces, cgroups and mounts for its pods. Run it as root." >&2; exit 1; }
+
+build: need-cc ## bin/limpetd, bin/limpet-host, bin/limpet
+	@mkdir -p bin
+	$(PURE) $(BUILD) -ldflags "-s -w" -o bin/limpetd ./cmd/limpetd
+	$(CGO) $(HOSTBUILD) $(HOSTFLAGS) -o bin/limpet-host ./cmd/limpet-host
+	$(PURE) $(BUILD) -ldflags "-s -w" -o bin/limpet ./cmd/limpet
+
+reproducible: build ## build again in another folder and compare
+	@test/reproducible.sh
+
+guests: need-cc ## the WebAssembly guests of guests/, from source, to build/guests
+	@mkdir -p $(B)/bin
+	@$(CGO) $(GO) build -o $(B)/bin/guests ./guests/build
+	@$(B)/bin/guests guests $(B)/guests
+
+demo: need-root ## see it: six pods through the CRI socket
+	@$(MAKE) --no-print-directory build guests
+	@$(PURE) $(GO) build -o $(B)/bin/demo ./test/demo
+	@$(B)/bin/demo
+
+$(B)/bin/suite: $(wildcard test/suite/*.go)
+	@mkdir -p $(B)/bin
+	@$(PURE) $(GO) build -o $@ ./test/suite
+
+test: need-cc $(B)/bin/suite ## unit, integration, race detector, a little fuzzing
+	@$(MAKE) --no-print-directory build guests
+	@$(B)/bin/suite test unit -race ./... ; a=$$?; \
+	 $(B)/bin/suite fuzz fuzz $(FUZZTIME) ; b=$$?; \
+	 $(B)/bin/suite sum unit fuzz && [ $$a = 0 ] && [ $$b = 0 ]
+
+fuzz: need-cc $(B)/bin/suite ## each fuzz target for a minute (FUZZTIME_LONG=...)
+	@$(B)/bin/suite fuzz fuzz-long $(FUZZTIME_LONG) && $(B)/bin/suite sum fuzz-long
+
+e2e: need-root need-cc $(B)/bin/suite ## crictl and a stock kubelet against limpetd
+	@$(need) ip=iproute2
+	@$(MAKE) --no-print-directory build guests
+	@test/e2e/build.sh $(B)/e2e crictl kubelet
+	@$(B)/bin/suite test e2e -tags e2e -count=1 -timeout 20m ./test/e2e ; $(B)/bin/suite sum e2e
+
+bench: need-root need-cc ## Limpet beside containerd and runc: build/bench/pods.json
+	@$(need) pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev
+	@$(MAKE) --no-print-directory build guests
+	@test/e2e/build.sh $(B)/e2e containerd runc
+	@$(PURE) $(GO) build -o $(B)/bin/bench ./test/bench
+	@$(B)/bin/bench
+
+lint: need-cc ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $(GOFILES)); [ -z "$$bad" ] || { echo "gofmt these: $$bad" >&2; exit 1; }
+	@$(CGO) $(GO) vet -tags e2e ./...
+	@mkdir -p $(B)/bin
+	@cd test/tools && $(PURE) $(GO) build -o ../../$(B)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
+	@$(CGO) $(B)/bin/staticcheck -tags e2e ./...
+	@echo "lint: clean"
+
+wasi-suite: $(B)/bin/suite need-cc ## SUITE=DIR: the preview 1 programs of WebAssembly/wasi-testsuite
+	@[ -n "$(SUITE)" ] || { echo "make wasi-suite SUITE=DIR: a checkout of WebAssembly/wasi-testsuite" >&2; exit 1; }
+	@WASI_TESTSUITE=$(abspath $(SUITE)) $(B)/bin/suite test wasi-suite -count=1 -run '^TestWasiTestsuite$$' ./wasm/... ./shim/... ; $(B)/bin/suite sum wasi-suite
+
+ARM := GOARCH=arm64 CC=aarch64-linux-gnu-gcc
+arm64: $(B)/bin/suite ## cross-build for arm64, run the engine's tests under qemu-user
+	@$(need) aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu /usr/aarch64-linux-gnu/include/stdlib.h=libc6-dev-arm64-cross qemu-aarch64=qemu-user
+	@mkdir -p $(B)/arm64
+	$(ARM) $(PURE) $(BUILD) -ldflags "-s -w" -o $(B)/arm64/limpetd ./cmd/limpetd
+	$(ARM) $(CGO) $(HOSTBUILD) $(HOSTFLAGS) -o $(B)/arm64/limpet-host ./cmd/limpet-host
+	$(ARM) $(PURE) $(BUILD) -ldflags "-s -w" -o $(B)/arm64/limpet ./cmd/limpet
+	@$(ARM) $(CGO) $(B)/bin/suite test arm64 -exec "qemu-aarch64 -L /usr/aarch64-linux-gnu" ./wasm/wasmtime ; $(B)/bin/suite sum arm64
+
+install: build ## to PREFIX (/usr/local), with the unit and the default config
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/limpet $(DESTDIR)/etc/systemd/system
+	install -m 0755 bin/limpetd bin/limpet-host bin/limpet $(DESTDIR)$(PREFIX)/bin/
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' examples/limpetd.service >$(DESTDIR)/etc/systemd/system/limpetd.service
+	[ -e $(DESTDIR)/etc/limpet/limpetd.toml ] || bin/limpetd config default >$(DESTDIR)/etc/limpet/limpetd.toml
+
+uninstall: ## what install put there; pods, images and the config stay
+	rm -f $(DESTDIR)$(PREFIX)/bin/limpetd $(DESTDIR)$(PREFIX)/bin/limpet-host $(DESTDIR)$(PREFIX)/bin/limpet $(DESTDIR)/etc/systemd/system/limpetd.service
+
+clean: ## bin/ and build/
+	rm -rf bin build

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// target is one fuzz target: a package folder and a function.
+type target struct{ dir, name string }
+
+// fuzzTargets finds the targets by reading the source, in the order of the
+// tree. Modules of their own are left out.
+func fuzzTargets(root string) ([]target, error) {
+	var found []target
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if _, err := os.Stat(filepath.Join(p, "go.mod")); err == nil && p != root || strings.HasPrefix(d.Name(), ".") && p != root {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(p, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), p, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range f.Decls {
+			if fn, ok := decl.(*ast.FuncDecl); ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Fuzz") {
+				found = append(found, target{filepath.Dir(p), fn.Name.Name})
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// fuzzAll runs every target for d and counts each as one test.
+func fuzzAll(out io.Writer, d time.Duration) (sum, error) {
+	targets, err := fuzzTargets(".")
+	if err != nil {
+		return sum{}, err
+	}
+	var s sum
+	for _, t := range targets {
+		start := time.Now()
+		cmd := exec.Command("go", "test", "-run=^$", "-fuzz=^"+t.name+"$", "-fuzztime="+d.String(), "./"+t.dir)
+		text, err := cmd.CombinedOutput()
+		name := t.dir + " " + t.name
+		if err != nil {
+			s.Failed++
+			fmt.Fprintf(out, "--- FAIL %s\n%s", name, text)
+			continue
+		}
+		s.Passed++
+		fmt.Fprintf(out, "ok   %s (%.1f s)\n", name, time.Since(start).Seconds())
+	}
+	return s, nil
+}
