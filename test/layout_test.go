@@ -68,8 +68,9 @@ var rooms = map[string][]string{
 	"wasm/wasip3":    {"wasm", "wasm/wasi", "wasm/component"},
 	"wasm/http":      {"wasm", "wasm/wasi", "wasm/component", "wasm/wasip2", "wasm/wasip3"},
 
-	"test/...":   {"..."},
-	"guests/...": {},
+	"test/...":     {"..."},
+	"guests/...":   {},
+	"guests/build": {"wasm/wasmtime"},
 }
 
 // foreign is who may import what is not ours. Prefixes; the longest wins.
