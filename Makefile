@@ -76,13 +76,13 @@ fuzz: need-cc $(B)/bin/suite ## each fuzz target for a minute (FUZZTIME_LONG=...
 e2e: need-root need-cc $(B)/bin/suite ## crictl and a stock kubelet against limpetd
 	@$(need) ip=iproute2
 	@$(MAKE) --no-print-directory build guests
-	@test/e2e/build.sh $(B)/e2e crictl kubelet
+	@test/peers.sh $(B)/peers crictl kubelet
 	@$(B)/bin/suite test e2e -tags e2e -count=1 -timeout 20m ./test/e2e ; $(B)/bin/suite sum e2e
 
 bench: need-root need-cc ## Limpet beside containerd and runc: build/bench/pods.json
 	@$(need) pkg-config=pkg-config /usr/include/seccomp.h=libseccomp-dev
 	@$(MAKE) --no-print-directory build guests
-	@test/e2e/build.sh $(B)/e2e containerd runc
+	@test/peers.sh $(B)/peers containerd runc
 	@$(PURE) $(GO) build -o $(B)/bin/bench ./test/bench
 	@$(B)/bin/bench
 
