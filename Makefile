@@ -13,6 +13,8 @@ FUZZTIME     ?= 3s
 FUZZTIME_LONG ?= 60s
 # make wasi-suite SUITE=DIR: a checkout of WebAssembly/wasi-testsuite.
 SUITE   ?=
+# KEEP=1 leaves what make demo started until Ctrl-C.
+KEEP    ?=
 
 SHELL := /bin/sh
 B     := build
@@ -23,9 +25,10 @@ BUILD := $(GO) build -trimpath
 HOSTBUILD := $(BUILD) $(if $(PIE),-buildmode=pie)
 EXTLD := $(if $(PIE),-static-pie,-static) -Wl,--gc-sections
 ifneq ($(WASMTIME_LIB),)
-HOSTBUILD := CGO_LDFLAGS="-L$(abspath $(WASMTIME_LIB))" $(HOSTBUILD) -tags wasmtime_lib
+HOSTBUILD := CGO_LDFLAGS="-L$(abspath $(WASMTIME_LIB))" $(HOSTBUILD) -tags wasmtime_external
+ENGINE := -X github.com/limpet-cri/limpet/wasm/wasmtime.engineBuild=$(shell sha256sum $(WASMTIME_LIB)/libwasmtime.a | cut -c1-16)
 endif
-HOSTFLAGS := -ldflags "-s -w -linkmode=external -extldflags '$(EXTLD)'"
+HOSTFLAGS := -ldflags "-s -w -linkmode=external -extldflags '$(EXTLD)' $(ENGINE)"
 GOFILES = $$(git ls-files --cached --others --exclude-standard '*.go')
 # Tests find the binaries and the guests here.
 export LIMPET_BUILD := $(abspath .)
@@ -58,7 +61,7 @@ guests: need-cc ## the WebAssembly guests of guests/, from source, to build/gues
 demo: need-root ## see it: six pods through the CRI socket
 	@$(MAKE) --no-print-directory build guests
 	@$(PURE) $(GO) build -o $(B)/bin/demo ./test/demo
-	@$(B)/bin/demo
+	@$(B)/bin/demo $(if $(KEEP),-keep)
 
 $(B)/bin/suite: $(wildcard test/suite/*.go)
 	@mkdir -p $(B)/bin
