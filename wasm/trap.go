@@ -30,6 +30,9 @@ const (
 	TrapUnreachable       TrapCode = 9
 	TrapInterrupt         TrapCode = 10
 	TrapOutOfFuel         TrapCode = 11
+	// TrapException is an exception that the guest threw and did not catch;
+	// the engine has no number for it.
+	TrapException TrapCode = 254
 	// TrapHost is a trap raised by a host function; the engine has no number
 	// for it.
 	TrapHost TrapCode = 255
@@ -62,6 +65,8 @@ func (c TrapCode) String() string {
 		return "interrupted"
 	case TrapOutOfFuel:
 		return "out of fuel"
+	case TrapException:
+		return "uncaught exception"
 	case TrapHost:
 		return "host function failed"
 	}

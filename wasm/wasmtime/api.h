@@ -128,6 +128,9 @@ const wasm_name_t *wasmtime_frame_func_name(const wasm_frame_t *);
 void wasm_byte_vec_delete(wasm_byte_vec_t *);
 
 // Types.
+wasm_valtype_t *wasm_valtype_new(uint8_t);
+void wasm_valtype_vec_new_uninitialized(wasm_valtype_vec_t *, size_t);
+wasm_functype_t *wasm_functype_new(wasm_valtype_vec_t *, wasm_valtype_vec_t *);
 uint8_t wasm_valtype_kind(const wasm_valtype_t *);
 const wasm_valtype_vec_t *wasm_functype_params(const wasm_functype_t *);
 const wasm_valtype_vec_t *wasm_functype_results(const wasm_functype_t *);

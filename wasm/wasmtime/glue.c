@@ -14,7 +14,6 @@
 wasm_engine_t *lp_engine_new(const lp_settings *s) {
   wasm_config_t *c = wasm_config_new();
   uint32_t p = s->proposals;
-  bool gc = p & LP_GC, exceptions = p & LP_EXCEPTIONS, function_references = p & LP_FUNCTION_REFERENCES;
   wasmtime_config_strategy_set(c, WASMTIME_STRATEGY_CRANELIFT);
   wasmtime_config_cranelift_opt_level_set(c, WASMTIME_OPT_LEVEL_SPEED);
   wasmtime_config_cranelift_nan_canonicalization_set(c, false);
@@ -40,10 +39,10 @@ wasm_engine_t *lp_engine_new(const lp_settings *s) {
   wasmtime_config_wasm_multi_value_set(c, p & LP_MULTI_VALUE);
   wasmtime_config_wasm_multi_memory_set(c, p & LP_MULTI_MEMORY);
   wasmtime_config_wasm_memory64_set(c, p & LP_MEMORY64); // table64 goes with it
-  wasmtime_config_wasm_exceptions_set(c, exceptions);
-  wasmtime_config_wasm_function_references_set(c, function_references);
-  wasmtime_config_wasm_gc_set(c, gc);
-  wasmtime_config_gc_support_set(c, gc || exceptions || function_references);
+  wasmtime_config_wasm_exceptions_set(c, p & LP_EXCEPTIONS);
+  wasmtime_config_wasm_function_references_set(c, p & LP_FUNCTION_REFERENCES);
+  wasmtime_config_wasm_gc_set(c, p & LP_GC);
+  wasmtime_config_gc_support_set(c, true); // externref needs it; the heap is made at first use
   wasmtime_config_wasm_wide_arithmetic_set(c, p & LP_WIDE_ARITHMETIC);
   wasmtime_config_wasm_custom_page_sizes_set(c, p & LP_CUSTOM_PAGE_SIZES);
   wasmtime_config_wasm_threads_set(c, false);
@@ -66,32 +65,34 @@ size_t lp_thread_stack(void) {
 
 // ---- types ----
 
-static void describe(const wasm_externtype_t *t, lp_item *it) {
+static void describe(const wasm_externtype_t *t, bool with_types, lp_item *it) {
   it->kind = wasm_externtype_kind(t);
+  it->typed = false;
   it->params = it->results = 0;
-  const wasm_functype_t *f = wasm_externtype_as_functype_const(t);
+  const wasm_functype_t *f = with_types ? wasm_externtype_as_functype_const(t) : NULL;
   if (!f) return;
   const wasm_valtype_vec_t *p = wasm_functype_params(f), *r = wasm_functype_results(f);
+  if (p->size + r->size > LP_MAX_TYPES) return;
+  it->typed = true;
   it->params = (uint32_t)p->size;
   it->results = (uint32_t)r->size;
-  if (p->size + r->size > LP_MAX_TYPES) return;
   uint8_t *o = it->types;
   for (size_t i = 0; i < p->size; i++) *o++ = wasm_valtype_kind(p->data[i]);
   for (size_t i = 0; i < r->size; i++) *o++ = wasm_valtype_kind(r->data[i]);
 }
 
-void lp_import(const wasm_importtype_vec_t *v, size_t i, lp_item *it) {
+void lp_import(const wasm_importtype_vec_t *v, size_t i, bool with_types, lp_item *it) {
   const wasm_name_t *m = wasm_importtype_module(v->data[i]), *n = wasm_importtype_name(v->data[i]);
   it->module = m->data, it->module_len = m->size;
   it->name = n->data, it->name_len = n->size;
-  describe(wasm_importtype_type(v->data[i]), it);
+  describe(wasm_importtype_type(v->data[i]), with_types, it);
 }
 
-void lp_export(const wasm_exporttype_vec_t *v, size_t i, lp_item *it) {
+void lp_export(const wasm_exporttype_vec_t *v, size_t i, bool with_types, lp_item *it) {
   const wasm_name_t *n = wasm_exporttype_name(v->data[i]);
   it->module = NULL, it->module_len = 0;
   it->name = n->data, it->name_len = n->size;
-  describe(wasm_exporttype_type(v->data[i]), it);
+  describe(wasm_exporttype_type(v->data[i]), with_types, it);
 }
 
 // ---- host functions ----
@@ -178,12 +179,21 @@ static wasm_trap_t *tramp_random(void *env, wasmtime_caller_t *c, wasmtime_val_r
 
 static const wasmtime_func_unchecked_callback_t tramps[] = {tramp_go, tramp_clock, tramp_yield, tramp_random};
 
-wasmtime_error_t *lp_define(wasmtime_linker_t *l, const wasm_importtype_vec_t *v, size_t i, uint8_t fast,
-                            uint32_t index) {
-  const wasm_name_t *m = wasm_importtype_module(v->data[i]), *n = wasm_importtype_name(v->data[i]);
-  const wasm_functype_t *t = wasm_externtype_as_functype_const(wasm_importtype_type(v->data[i]));
-  return wasmtime_linker_define_func_unchecked(l, m->data, m->size, n->data, n->size, t, tramps[fast],
-                                               (void *)(uintptr_t)index, NULL);
+static void value_types(wasm_valtype_vec_t *v, const uint8_t *kinds, size_t n) {
+  wasm_valtype_vec_new_uninitialized(v, n);
+  for (size_t i = 0; i < n; i++) v->data[i] = wasm_valtype_new(kinds[i]);
+}
+
+wasmtime_error_t *lp_define(wasmtime_linker_t *l, const lp_item *it, const uint8_t *params, size_t n_params,
+                            const uint8_t *results, size_t n_results, uint8_t fast, uint32_t index) {
+  wasm_valtype_vec_t p, r;
+  value_types(&p, params, n_params);
+  value_types(&r, results, n_results);
+  wasm_functype_t *t = wasm_functype_new(&p, &r);
+  wasmtime_error_t *e = wasmtime_linker_define_func_unchecked(l, it->module, it->module_len, it->name, it->name_len, t,
+                                                              tramps[fast], (void *)(uintptr_t)index, NULL);
+  wasm_functype_delete(t);
+  return e;
 }
 
 // ---- guests ----

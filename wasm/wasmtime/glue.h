@@ -36,16 +36,19 @@ enum { LP_MAX_TYPES = 64 }; // parameters and results that a description holds
 typedef struct {
   const char *module, *name;
   size_t module_len, name_len;
-  uint32_t kind;              // wasm_externkind_t
-  uint32_t params, results;   // true counts, also beyond LP_MAX_TYPES
+  uint32_t kind;               // wasm_externkind_t
+  bool typed;                  // the types below are known
+  uint32_t params, results;    // counts
   uint8_t types[LP_MAX_TYPES]; // parameters, then results
 } lp_item;
 
-void lp_import(const wasm_importtype_vec_t *, size_t i, lp_item *);
-void lp_export(const wasm_exporttype_vec_t *, size_t i, lp_item *);
-// lp_define gives import i of a module the host function number index.
-wasmtime_error_t *lp_define(wasmtime_linker_t *, const wasm_importtype_vec_t *, size_t i, uint8_t fast,
-                            uint32_t index);
+// The API aborts when asked for the kind of a reference other than funcref and
+// externref: with_types is false where a module could have one.
+void lp_import(const wasm_importtype_vec_t *, size_t i, bool with_types, lp_item *);
+void lp_export(const wasm_exporttype_vec_t *, size_t i, bool with_types, lp_item *);
+// lp_define offers, under the name of it, the host function number index.
+wasmtime_error_t *lp_define(wasmtime_linker_t *, const lp_item *it, const uint8_t *params, size_t n_params,
+                            const uint8_t *results, size_t n_results, uint8_t fast, uint32_t index);
 
 // lp_guest is an instance and its store; the store's data points to it.
 typedef struct {

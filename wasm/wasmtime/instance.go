@@ -19,7 +19,7 @@ import (
 // memory, so that their number has to be small too.
 const (
 	maxInstances = 1
-	maxTables    = 100
+	maxTables    = 64
 	maxMemories  = 16
 )
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/limpet-cri/limpet/wasm"
 )
@@ -103,7 +104,7 @@ func (e *Engine) Link(m *Module, imports []wasm.Import) (*Linked, error) {
 	C.wasmtime_linker_allow_shadowing(linker, true)
 
 	l := &Linked{engine: e, funcs: make([]hostFunc, 0, int(v.size))}
-	if err := l.define(linker, &v, imports); err != nil {
+	if err := l.define(linker, m.types, &v, imports); err != nil {
 		return nil, err
 	}
 	if err := takeError("link", C.wasmtime_linker_instantiate_pre(linker, m.c, &l.pre)); err != nil {
@@ -112,24 +113,24 @@ func (e *Engine) Link(m *Module, imports []wasm.Import) (*Linked, error) {
 	return l, nil
 }
 
-func (l *Linked) define(linker *C.wasmtime_linker_t, v *C.wasm_importtype_vec_t, imports []wasm.Import) error {
+func (l *Linked) define(linker *C.wasmtime_linker_t, types bool, v *C.wasm_importtype_vec_t, imports []wasm.Import) error {
 	var missing MissingImportsError
 	var it C.lp_item
 	for i := range int(v.size) {
-		C.lp_import(v, C.size_t(i), &it)
+		C.lp_import(v, C.size_t(i), C.bool(types), &it)
 		imp := find(imports, view(it.module, it.module_len), view(it.name, it.name_len))
 		switch {
 		case imp == nil:
 			missing.Missing = append(missing.Missing, externOf(&it))
 			continue
-		case !isFunc(&it, &imp.Type):
+		case ExternKind(it.kind) != KindFunc, types && !isFunc(&it, &imp.Type):
+			// Without types the engine itself compares, when all is defined.
 			missing.Mismatched = append(missing.Mismatched, Mismatch{externOf(&it), imp.Type})
 			continue
 		}
 		index := len(l.funcs)
 		l.funcs = append(l.funcs, hostFunc{imp.Func, imp.Module, imp.Name})
-		fast := C.uint8_t(fastOf(imp))
-		if err := takeError("link", C.lp_define(linker, v, C.size_t(i), fast, C.uint32_t(index))); err != nil {
+		if err := takeError("link", defineFunc(linker, &it, imp, index)); err != nil {
 			return err
 		}
 	}
@@ -137,6 +138,12 @@ func (l *Linked) define(linker *C.wasmtime_linker_t, v *C.wasm_importtype_vec_t,
 		return &missing
 	}
 	return nil
+}
+
+func defineFunc(linker *C.wasmtime_linker_t, it *C.lp_item, imp *wasm.Import, index int) *C.wasmtime_error_t {
+	p, r := imp.Type.Params, imp.Type.Results
+	return C.lp_define(linker, it, (*C.uint8_t)(unsafe.SliceData(p)), C.size_t(len(p)),
+		(*C.uint8_t)(unsafe.SliceData(r)), C.size_t(len(r)), C.uint8_t(fastOf(imp)), C.uint32_t(index))
 }
 
 // find looks through the list in order: some 50 imports among some 90, without

@@ -14,6 +14,9 @@ import (
 // Module is compiled code, mapped and ready to be linked.
 type Module struct {
 	c *C.wasmtime_module_t
+	// types is false under proposals that allow references of which the API
+	// can not tell the type.
+	types bool
 }
 
 // LoadFile maps a file that Compile of an engine with the same configuration
@@ -24,7 +27,7 @@ func (e *Engine) LoadFile(path string) (*Module, error) {
 		return nil, &Error{Op: "load compiled code", Text: "a path with a zero byte"}
 	}
 	z := append([]byte(path), 0)
-	m := &Module{}
+	m := &Module{types: e.types}
 	err := takeError("load compiled code", C.wasmtime_module_deserialize_file(e.c, (*C.char)(unsafe.Pointer(&z[0])), &m.c))
 	if err != nil {
 		return nil, err
@@ -70,17 +73,20 @@ func (k ExternKind) String() string {
 }
 
 // Extern is one import or export of a module. Module is empty for an export.
-// Func is set for a function; its types are those of the engine, so that
-// vectors and references (4, 128, 129) can occur.
+// Func is set for a function whose type is known (Typed); its types are those
+// of the engine, so that vectors and references (4, 128, 129) can occur. Types
+// are not known for more than 64 parameters and results together, and under
+// proposals that bring new kinds of references.
 type Extern struct {
 	Module, Name string
 	Kind         ExternKind
+	Typed        bool
 	Func         wasm.FuncType
 }
 
 // Type returns the type as text, such as "func(i32, i64) -> i32" or "memory".
 func (x *Extern) Type() string {
-	if x.Kind != KindFunc {
+	if !x.Typed {
 		return x.Kind.String()
 	}
 	return funcText(x.Func)
@@ -129,7 +135,6 @@ const (
 	typeV128      wasm.ValType = 4
 	typeExternref wasm.ValType = 128
 	typeFuncref   wasm.ValType = 129
-	typeUnknown   wasm.ValType = 255 // in a signature too long to describe
 )
 
 // Imports returns what the module imports, in its order.
@@ -140,7 +145,7 @@ func (m *Module) Imports() []Extern {
 	list := make([]Extern, 0, int(v.size))
 	var it C.lp_item
 	for i := range int(v.size) {
-		C.lp_import(&v, C.size_t(i), &it)
+		C.lp_import(&v, C.size_t(i), C.bool(m.types), &it)
 		list = append(list, externOf(&it))
 	}
 	return list
@@ -154,7 +159,7 @@ func (m *Module) Exports() []Extern {
 	list := make([]Extern, 0, int(v.size))
 	var it C.lp_item
 	for i := range int(v.size) {
-		C.lp_export(&v, C.size_t(i), &it)
+		C.lp_export(&v, C.size_t(i), C.bool(m.types), &it)
 		list = append(list, externOf(&it))
 	}
 	return list
@@ -167,7 +172,7 @@ func (m *Module) HasExport(name string) bool {
 	defer C.wasm_exporttype_vec_delete(&v)
 	var it C.lp_item
 	for i := range int(v.size) {
-		C.lp_export(&v, C.size_t(i), &it)
+		C.lp_export(&v, C.size_t(i), false, &it)
 		if view(it.name, it.name_len) == name {
 			return true
 		}
@@ -180,19 +185,16 @@ func externOf(it *C.lp_item) Extern {
 		Module: strings.Clone(view(it.module, it.module_len)),
 		Name:   strings.Clone(view(it.name, it.name_len)),
 		Kind:   ExternKind(it.kind),
+		Typed:  bool(it.typed),
 	}
-	if x.Kind == KindFunc {
+	if x.Typed {
 		x.Func = funcType(it)
 	}
 	return x
 }
 
 func funcType(it *C.lp_item) wasm.FuncType {
-	n := int(it.params + it.results)
-	if n > C.LP_MAX_TYPES {
-		return wasm.FuncType{Params: []wasm.ValType{typeUnknown}}
-	}
-	types := make([]wasm.ValType, n)
+	types := make([]wasm.ValType, int(it.params+it.results))
 	for i := range types {
 		types[i] = wasm.ValType(it.types[i])
 	}
@@ -201,8 +203,7 @@ func funcType(it *C.lp_item) wasm.FuncType {
 
 // isFunc says whether the item is a function of exactly this type.
 func isFunc(it *C.lp_item, t *wasm.FuncType) bool {
-	if ExternKind(it.kind) != KindFunc || int(it.params) != len(t.Params) || int(it.results) != len(t.Results) ||
-		len(t.Params)+len(t.Results) > C.LP_MAX_TYPES {
+	if !it.typed || int(it.params) != len(t.Params) || int(it.results) != len(t.Results) {
 		return false
 	}
 	for i, p := range t.Params {

@@ -11,6 +11,9 @@ type proposal struct {
 	also uint32 // what it needs besides
 }
 
+// newReferences are the proposals with references beyond funcref and externref.
+const newReferences = C.LP_EXCEPTIONS | C.LP_FUNCTION_REFERENCES | C.LP_GC
+
 // The proposals, by the names of their repositories. Mutable globals, sign
 // extension, saturating conversions and extended constants are always on: the
 // engine has no switch for them. Threads, stack switching and the component

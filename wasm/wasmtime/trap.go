@@ -27,7 +27,24 @@ func takeError(op string, e *C.wasmtime_error_t) error {
 	var v C.wasm_name_t
 	C.wasmtime_error_message(e, &v)
 	C.wasmtime_error_delete(e)
-	return &Error{Op: op, Text: takeText(&v, maxErrorText)}
+	return &Error{Op: op, Text: oneLine(takeText(&v, maxErrorText))}
+}
+
+// oneLine joins an engine's message, which lists its causes below "Caused by:",
+// outermost first, into one line.
+func oneLine(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || line == "Caused by:" {
+			continue
+		}
+		if b.Len() > 0 {
+			b.WriteString(": ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
 
 // takeText copies an engine's text and frees it.
@@ -52,7 +69,9 @@ func nameText(v *C.wasm_name_t, limit int) string {
 
 // takeTrap turns a trap of the engine into ours and frees it.
 func takeTrap(t *C.wasm_trap_t) *wasm.Trap {
-	trap := &wasm.Trap{Code: wasm.TrapHost}
+	// A trap that is not the engine's own is that of a host function, which the
+	// caller knows, or an exception that nobody caught.
+	trap := &wasm.Trap{Code: wasm.TrapException}
 	var code C.uint8_t
 	if bool(C.wasmtime_trap_code(t, &code)) { // 0 is a valid code
 		trap.Code = wasm.TrapCode(code)
@@ -95,7 +114,7 @@ func takeFrames(v *C.wasm_frame_vec_t) []wasm.Frame {
 // detail finds what the engine's message says beyond the trap's code: for a
 // memory fault the address, for a trap without code its cause.
 func detail(code wasm.TrapCode, text string) string {
-	if code == wasm.TrapHost {
+	if code == wasm.TrapException {
 		return lastLine(text)
 	}
 	if i := strings.Index(text, "memory fault at "); i >= 0 {

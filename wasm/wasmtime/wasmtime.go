@@ -84,8 +84,8 @@ func (e *opError) Unwrap() error { return e.err }
 
 // Engine compiles, maps and runs modules under one configuration.
 type Engine struct {
-	c     *C.wasm_engine_t
-	epoch bool
+	c            *C.wasm_engine_t
+	epoch, types bool
 }
 
 // NewEngine makes an engine. A name in cfg.Proposals that is not in Known is
@@ -103,7 +103,7 @@ func NewEngine(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	s.max_wasm_stack = C.size_t(stack)
-	return &Engine{c: C.lp_engine_new(&s), epoch: cfg.Epoch}, nil
+	return &Engine{c: C.lp_engine_new(&s), epoch: cfg.Epoch, types: bits&newReferences == 0}, nil
 }
 
 func wasmStack(want uint64) (uint64, error) {

@@ -1,7 +1,6 @@
 package wasmtime
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,16 +59,4 @@ func instantiate(t testing.TB, e *Engine, text string, imports []wasm.Import, li
 	}
 	t.Cleanup(l.Close)
 	return l.Instantiate(limits)
-}
-
-func TestExit(t *testing.T) {
-	e := engine(t, Config{})
-	exit := wasm.Import{Module: "h", Name: "exit", Type: wasm.FuncType{Params: []wasm.ValType{wasm.I32}},
-		Func: func(_ []byte, s []wasm.Raw) error { return &wasm.Exit{Code: s[0].I32()} }}
-	i := start(t, e, `(module (import "h" "exit" (func $e (param i32)))
-		(func (export "_start") (call $e (i32.const 300)) unreachable))`, []wasm.Import{exit}, wasm.Limits{})
-	var x *wasm.Exit
-	if err := i.Call("_start"); !errors.As(err, &x) || x.Code != 300 {
-		t.Fatalf("got %v", err)
-	}
 }
