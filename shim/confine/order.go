@@ -70,13 +70,12 @@ type Order struct {
 	OOMScoreAdj *int
 	// Rlimits are set in this order. RLIMIT_CORE is 0 whatever stands here.
 	Rlimits []Rlimit
-	// Ports are the TCP ports that the process may bind, Connect whether it
-	// may connect: enforced where Landlock can (kernel 6.7).
-	Ports   []uint16
-	Connect bool
+	// Ports are the TCP ports that the process may bind (0: any free one);
+	// it may connect to none. Enforced where Landlock can (kernel 6.7).
+	Ports []uint16
 	// Filter is the seccomp program that is installed last, before the Go
-	// runtime starts; SealFilter the one that Seal installs. See package
-	// filter.
+	// runtime starts; SealFilter the one that Seal installs (Run). See
+	// package filter.
 	Filter, SealFilter []byte
 }
 
@@ -121,8 +120,7 @@ const (
 const (
 	flagReadOnly  = 1
 	flagAllowRoot = 2
-	flagConnect   = 4
-	flagOOMScore  = 8
+	flagOOMScore  = 4
 
 	mountFile     = 1
 	mountWritable = 2
@@ -174,9 +172,6 @@ func (o *Order) flags() uint32 {
 	}
 	if o.AllowRoot {
 		f |= flagAllowRoot
-	}
-	if o.Connect {
-		f |= flagConnect
 	}
 	if o.OOMScoreAdj != nil {
 		f |= flagOOMScore
@@ -255,10 +250,11 @@ func (o *Order) Validate() error {
 			return o.fault(strconv.Itoa(c.n), " ", c.what, ", at most ", strconv.Itoa(c.limit), " are possible")
 		}
 	}
-	for _, f := range [][]byte{o.Filter, o.SealFilter} {
-		if len(f) == 0 || len(f)%8 != 0 || len(f)/8 > MaxFilter {
-			return o.fault("a seccomp filter of ", strconv.Itoa(len(f)), " bytes")
-		}
+	if !validFilter(o.Filter) {
+		return o.fault("a seccomp filter of ", strconv.Itoa(len(o.Filter)), " bytes")
+	}
+	if o.Mode == Run && !validFilter(o.SealFilter) {
+		return o.fault("a seal filter of ", strconv.Itoa(len(o.SealFilter)), " bytes")
 	}
 	for i := range o.Mounts {
 		if !validPlace(o.Mounts[i].Path) {
@@ -322,6 +318,11 @@ type orderError struct{ text string }
 
 func (e *orderError) Error() string { return ErrOrder.Error() + ": " + e.text }
 func (e *orderError) Unwrap() error { return ErrOrder }
+
+// validFilter reports whether f is a program of whole instructions.
+func validFilter(f []byte) bool {
+	return len(f) > 0 && len(f)%8 == 0 && len(f)/8 <= MaxFilter
+}
 
 // validPlace reports whether p is absolute, below the root and without empty
 // or dotted parts.

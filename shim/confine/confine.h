@@ -1,0 +1,64 @@
+// The order as the constructor reads it; order.go writes it.
+
+#ifndef LIMPET_CONFINE_H
+#define LIMPET_CONFINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { MODE_RUN = 1, MODE_COMPILE = 2, MODE_KEY = 3 };
+enum { FLAG_READONLY = 1, FLAG_ALLOW_ROOT = 2, FLAG_OOM_SCORE = 4, FLAGS_ALL = 7 };
+enum { MOUNT_FILE = 1, MOUNT_WRITABLE = 2, MOUNT_FLAGS_ALL = 3 };
+
+// Descriptors, as shim/spec has them; a test holds them equal.
+enum { FD_ORDER = 3, FD_LOCK = 6, FD_LAST_RUN = 7, FD_LAST_COMPILE = 5 };
+
+// Bounds, as order.go has them; a test holds them equal.
+enum {
+	MAX_FD = 4096,
+	MAX_MOUNTS = 1024,
+	MAX_PATH = 4095,
+	MAX_GROUPS = 1024,
+	MAX_TASKS = 16,
+	MAX_KEEP = 64,
+	MAX_RLIMITS = 16,
+	MAX_PORTS = 64,
+	MAX_FILTER = 4096,
+	MAX_ORDER = 4 << 20,
+	MAX_PAYLOAD = 16 << 20,
+};
+
+struct place {
+	int fd;
+	uint32_t flags;
+	const char *path;
+};
+
+struct limit {
+	uint32_t resource;
+	uint64_t soft, hard;
+};
+
+struct order {
+	uint32_t mode, flags;
+	int empty_ns, net_ns, root, code;
+	uint64_t root_size;
+	uint32_t uid, gid;
+	int oom_score_adj;
+	uint32_t ntasks, nkeep, ngroups, nlimits, nports, nmounts, nfilter;
+	int tasks[MAX_TASKS], keep[MAX_KEEP];
+	gid_t groups[MAX_GROUPS];
+	struct limit limits[MAX_RLIMITS];
+	uint32_t ports[MAX_PORTS];
+	struct place mounts[MAX_MOUNTS];
+	const void *filter;
+};
+
+// limpet_confined is 1 once the constructor has done everything.
+extern int limpet_confined;
+
+// limpet_confine_step returns the name of a step, or NULL behind the last.
+const char *limpet_confine_step(int i);
+
+#endif

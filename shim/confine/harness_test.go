@@ -1,0 +1,301 @@
+package confine_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/confine"
+	"github.com/limpet-cri/limpet/shim/confine/filter"
+	"github.com/limpet-cri/limpet/shim/spec"
+)
+
+// needRoot skips where namespaces and mounts cannot be made.
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+var probe struct {
+	once  sync.Once
+	path  string
+	err   error
+	clean func()
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if probe.clean != nil {
+		probe.clean()
+	}
+	os.Exit(code)
+}
+
+// buildProbe builds the probe once, with the code that leaves out a step.
+func buildProbe(t *testing.T) string {
+	t.Helper()
+	probe.once.Do(func() {
+		dir, err := os.MkdirTemp("", "limpet-confine")
+		if err != nil {
+			probe.err = err
+			return
+		}
+		probe.clean = func() { os.RemoveAll(dir) }
+		probe.path = filepath.Join(dir, "probe")
+		probe.err = goBuild(probe.path, "-DLIMPET_CONFINE_PROBE")
+	})
+	if probe.err != nil {
+		t.Fatal(probe.err)
+	}
+	return probe.path
+}
+
+func goBuild(path, define string) error {
+	c := exec.Command("go", "build", "-o", path, "-ldflags=-linkmode=external -extldflags=-static", "-tags=netgo,osusergo", "./internal/probe")
+	c.Env = append(os.Environ(), "CGO_ENABLED=1", "CGO_CFLAGS=-O2 -g "+define)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the probe: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// pod is a confined probe.
+type pod struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	stdin   *os.File
+	stderr  *os.File
+	log     *bufio.Reader
+	answers map[string]string
+	dir     string
+	netns   *os.File
+	lock    string
+}
+
+// setup is what a test changes of the usual order.
+type setup struct {
+	order   func(*confine.Order)
+	mounts  []volume
+	root    *os.File
+	payload string
+	skip    string
+	compile bool
+	tasks   []*os.File
+	attr    func(*syscall.SysProcAttr)
+	// extra is passed on without being in the order.
+	extra *os.File
+}
+
+type volume struct {
+	source, path string
+	attr         uint64
+	file         bool
+}
+
+// start runs the probe in the way limpetd runs a host.
+func start(t *testing.T, s setup) *pod {
+	t.Helper()
+	needRoot(t)
+	p := &pod{t: t, dir: t.TempDir(), answers: map[string]string{}}
+	o := &confine.Order{Mode: confine.Run, UID: 65534, GID: 65533, Groups: []uint32{1234, 5678}}
+	o.Filter, o.SealFilter = must(filter.Run())(t), must(filter.Seal())(t)
+	if s.compile {
+		o.Mode = confine.Compile
+		o.Filter = must(filter.Compile())(t)
+	}
+
+	in, stdin := pipe(t)
+	log, logW := pipe(t)
+	p.stdin, p.log = stdin, bufio.NewReader(log)
+	p.stderr = create(t, filepath.Join(p.dir, "stderr"))
+	p.lock = filepath.Join(p.dir, "lock")
+	null := must(os.OpenFile("/dev/null", os.O_RDWR, 0))(t)
+	files := []*os.File{nil, null, null, create(t, p.lock), logW}
+	if s.compile {
+		files = []*os.File{nil, null, logW}
+	}
+	add := func(f *os.File) int {
+		files = append(files, f)
+		return 2 + len(files)
+	}
+	for len(files)+3 < spec.FDFirstFree {
+		add(null)
+	}
+	o.EmptyNS = add(must(confine.EmptyMountNS())(t))
+	p.netns = newNetNS(t)
+	o.NetNS = add(p.netns)
+	for _, f := range s.tasks {
+		o.Tasks = append(o.Tasks, add(f))
+	}
+	if !s.compile {
+		code := filepath.Join(p.dir, "code")
+		writeFile(t, code, strings.Repeat("c", 4096))
+		o.Code = add(must(confine.Clone(code, confine.Code))(t))
+		o.Root.Size = 1 << 20
+		if s.root != nil {
+			o.Root = confine.Root{FD: add(s.root)}
+		}
+	}
+	for _, v := range s.mounts {
+		f := must(confine.Clone(v.source, v.attr))(t)
+		o.Mounts = append(o.Mounts, confine.Mount{FD: add(f), Path: v.path, File: v.file, Writable: v.attr == confine.Volume})
+	}
+	if s.extra != nil {
+		add(s.extra)
+	}
+	if s.order != nil {
+		s.order(o)
+	}
+	files[0] = must(o.File([]byte(s.payload)))(t)
+	p.exec(s, in, files)
+	logW.Close()
+	in.Close()
+	for _, f := range files {
+		if f != p.netns {
+			f.Close()
+		}
+	}
+	return p
+}
+
+func (p *pod) exec(s setup, in *os.File, files []*os.File) {
+	p.cmd = exec.Command(buildProbe(p.t))
+	p.cmd.Env = []string{"LIMPET_HOST=1", "GOMAXPROCS=1"}
+	if s.compile {
+		p.cmd.Args = append(p.cmd.Args, "compile")
+	}
+	if s.skip != "" {
+		p.cmd.Env = append(p.cmd.Env, "LIMPET_CONFINE_SKIP="+s.skip)
+	}
+	p.cmd.Stdin, p.cmd.Stderr, p.cmd.ExtraFiles = in, p.stderr, files
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS, Setsid: true,
+	}
+	if s.attr != nil {
+		s.attr(p.cmd.SysProcAttr)
+	}
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { p.end() })
+}
+
+// read waits for the answers to all lines of the payload, or the end.
+func (p *pod) read(payload string) {
+	for range strings.Count(payload, "\n") {
+		line, err := p.log.ReadString('\n')
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		k, v, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " = ")
+		p.answers[k] = v
+	}
+}
+
+// end closes the standard input, so that the probe ends, and returns its exit
+// code and what it said on standard error.
+func (p *pod) end() (*os.ProcessState, string) {
+	if p.cmd.ProcessState == nil {
+		p.stdin.Close()
+		_ = p.cmd.Wait() // the state says how it ended
+	}
+	b, err := os.ReadFile(filepath.Join(p.dir, "stderr"))
+	if err != nil {
+		p.t.Error(err)
+	}
+	return p.cmd.ProcessState, string(b)
+}
+
+// run starts a probe and reads its answers.
+func run(t *testing.T, s setup) *pod {
+	t.Helper()
+	p := start(t, s)
+	p.read(s.payload)
+	return p
+}
+
+func must[T any](v T, err error) func(*testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func pipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close(); w.Close() })
+	return r, w
+}
+
+func create(t *testing.T, path string) *os.File {
+	t.Helper()
+	return must(os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644))(t)
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newNetNS makes a network namespace on a thread that is thrown away.
+func newNetNS(t *testing.T) *os.File {
+	t.Helper()
+	type result struct {
+		f   *os.File
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- result{nil, err}
+			return
+		}
+		f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+		done <- result{f, err}
+	}()
+	r := <-done
+	f := must(r.f, r.err)(t)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// status reads a /proc status file into a map.
+func status(t *testing.T, path string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	for line := range bytes.Lines(must(os.ReadFile(path))(t)) {
+		if k, v, ok := strings.Cut(string(bytes.TrimSpace(line)), ":"); ok {
+			m[k] = strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return m
+}
