@@ -83,11 +83,12 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Flush writes the stream's unfinished line, if there is one.
-func (w *Writer) Flush() {
+// Flush writes the stream's unfinished line, if there is one. It never fails.
+func (w *Writer) Flush() error {
 	w.log.mu.Lock()
 	defer w.log.mu.Unlock()
 	w.log.flushLocked(w.stream)
+	return nil
 }
 
 // Flush writes the unfinished lines of all streams.

@@ -1,0 +1,233 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/shim/spec"
+)
+
+// Host is one host: made by Create, or found by Adopt.
+type Host struct {
+	s               *Supervisor
+	id, dir, socket string
+	logPath         string
+	group           *cgroup.Group // nil without cgroups
+	pid             int
+	pidfd           *os.File // nil for a host that was found dead
+	child           bool     // ours to reap
+	done            chan struct{}
+	exit            spec.Exit // set before done is closed
+
+	mu     sync.Mutex
+	phase  spec.Phase
+	ready  *conn // the connection that waits for OpStart
+	killed bool  // Kill was called
+}
+
+// Done is closed once the host has ended and Exit tells how. After the
+// Supervisor's Close it stays as it is.
+func (h *Host) Done() <-chan struct{} { return h.done }
+
+// Exit tells how the host ended.
+//
+// Preconditions: Done is closed.
+func (h *Host) Exit() spec.Exit { return h.exit }
+
+// PID is the host's process id as seen from here; 0 for one found dead.
+func (h *Host) PID() int { return h.pid }
+
+// Phase is what is known of the host: PhaseReady, PhaseRunning, and
+// PhaseEnding once Done is closed.
+func (h *Host) Phase() spec.Phase {
+	select {
+	case <-h.done:
+		return spec.PhaseEnding
+	default:
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.phase
+}
+
+// Start lets the guest run. It returns once the guest is instantiated.
+func (h *Host) Start(ctx context.Context) error {
+	h.mu.Lock()
+	k := h.ready
+	h.ready = nil
+	h.mu.Unlock()
+	if k == nil {
+		if h.Phase() != spec.PhaseReady {
+			return fmt.Errorf("start container %s: %w", h.id, h.notReady())
+		}
+		// An earlier Start was cut off before it was heard; ask again.
+		var err error
+		if k, err = h.connect(ctx); err != nil {
+			return fmt.Errorf("start container %s: %w", h.id, err)
+		}
+	}
+	defer k.close()
+	if err := k.request(ctx, &spec.Message{Op: spec.OpStart}, -1); err != nil {
+		return fmt.Errorf("start container %s: %w", h.id, h.because(ctx, err))
+	}
+	h.setPhase(spec.PhaseRunning)
+	return nil
+}
+
+func (h *Host) notReady() error {
+	if h.Phase() == spec.PhaseEnding {
+		return ErrEnded
+	}
+	return fmt.Errorf("%w: it runs already", ErrInvalid)
+}
+
+func (h *Host) setPhase(p spec.Phase) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.phase = p
+}
+
+// connect makes a connection to a living host and reads its hello.
+func (h *Host) connect(ctx context.Context) (*conn, error) {
+	k, err := dial(h.socket)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return nil, io.EOF
+	}
+	if err != nil {
+		return nil, err
+	}
+	phase, err := k.hello(ctx, replyTimeout)
+	if err != nil {
+		k.close()
+		return nil, err
+	}
+	h.setPhase(phase)
+	return k, nil
+}
+
+// because turns the end of a connection into the reason for it.
+func (h *Host) because(ctx context.Context, err error) error {
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	select {
+	case <-h.done:
+		return fmt.Errorf("%w with %d (%s): %s", ErrEnded, h.exit.Code, h.exit.Reason, h.exit.Message)
+	case <-h.s.closing:
+		return ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ask makes one request on a connection of its own.
+func (h *Host) ask(ctx context.Context, m *spec.Message, fd int) error {
+	k, err := h.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer k.close()
+	return k.request(ctx, m, fd)
+}
+
+// Stop gives the host the stop signal, which it treats as the container's
+// OnStop says, and returns; Done tells the end. A limit of CPU time is lifted,
+// so that the end is not throttled. Stopping what has ended is no error.
+func (h *Host) Stop(ctx context.Context, sig syscall.Signal) error {
+	select {
+	case <-h.done:
+		return nil
+	default:
+	}
+	if err := h.LiftCPU(); err != nil {
+		h.s.log.Warn("CPU limit is not lifted for the stop", "container", h.id, "error", err)
+	}
+	err := h.ask(ctx, &spec.Message{Op: spec.OpStop, Signal: uint8(sig)}, -1)
+	if err == nil || errors.Is(err, io.EOF) {
+		return nil // it ended meanwhile, or because of it
+	}
+	return fmt.Errorf("stop container %s: %w", h.id, err)
+}
+
+// Kill ends the host at once. Killing what has ended is no error.
+func (h *Host) Kill() error {
+	if h.pidfd == nil {
+		return nil
+	}
+	h.mu.Lock()
+	h.killed = true
+	h.mu.Unlock()
+	err := signalPidfd(h.pidfd, unix.SIGKILL)
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("kill host of container %s: %w", h.id, err)
+	}
+	return nil
+}
+
+// ReopenLog lets the host go on in a new file at the container's log path.
+func (h *Host) ReopenLog(ctx context.Context) error {
+	if h.logPath == "" {
+		return nil
+	}
+	f, err := openLog(h.logPath)
+	if err != nil {
+		return fmt.Errorf("reopen log of container %s: %w", h.id, err)
+	}
+	defer f.Close()
+	if err := h.ask(ctx, &spec.Message{Op: spec.OpReopenLog}, int(f.Fd())); err != nil {
+		return fmt.Errorf("reopen log of container %s: %w", h.id, h.because(ctx, err))
+	}
+	return nil
+}
+
+// Update changes the limits of the container's cgroup.
+func (h *Host) Update(_ context.Context, r *specs.LinuxResources) error {
+	if h.group == nil {
+		return fmt.Errorf("update container %s: %w", h.id, cgroup.ErrNotFound)
+	}
+	return h.group.Update(r)
+}
+
+// Stats measures the container's cgroup.
+func (h *Host) Stats() (cgroup.Stats, error) {
+	if h.group == nil {
+		return cgroup.Stats{}, fmt.Errorf("measure container %s: %w", h.id, cgroup.ErrNotFound)
+	}
+	return h.group.Stats()
+}
+
+// LiftCPU removes the limit of CPU time.
+func (h *Host) LiftCPU() error {
+	if h.group == nil {
+		return nil
+	}
+	if err := h.group.LiftCPU(); err != nil && !errors.Is(err, cgroup.ErrNotFound) {
+		return err
+	}
+	return nil
+}
+
+// wait waits for the end, at most for the time given.
+func (h *Host) wait(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	select {
+	case <-h.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("host of container %s (pid %d) does not end: %w", h.id, h.pid, context.Cause(ctx))
+	}
+}

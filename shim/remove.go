@@ -1,0 +1,77 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/spec"
+)
+
+// Remove removes everything of a container: its process, cgroup, control
+// socket and folder. Each step may find its work done already, so that Remove
+// can be repeated after any failure.
+func (s *Supervisor) Remove(ctx context.Context, c *spec.Container) error {
+	if err := check(c); err != nil {
+		return err
+	}
+	for _, step := range []func(context.Context, *spec.Container) error{s.end, s.removeCgroup, removeFiles} {
+		if err := step(ctx, c); err != nil {
+			return fmt.Errorf("remove container %s: %w", c.ID, err)
+		}
+	}
+	return nil
+}
+
+// end kills the host, whoever watches it, and waits until it is gone.
+func (s *Supervisor) end(ctx context.Context, c *spec.Container) error {
+	if h := s.watched(c.ID); h != nil {
+		if err := h.Kill(); err != nil {
+			return err
+		}
+		return h.wait(ctx, removeTimeout)
+	}
+	h := &Host{s: s, id: c.ID, dir: c.Dir, socket: c.Socket}
+	lives, err := h.find(ctx)
+	if err != nil || !lives {
+		return err
+	}
+	h.dropReady()
+	defer h.pidfd.Close()
+	if err := signalPidfd(h.pidfd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill host %d: %w", h.pid, err)
+	}
+	stop := context.AfterFunc(ctx, h.wake)
+	defer stop()
+	if err := h.pidfd.SetReadDeadline(time.Now().Add(removeTimeout)); err != nil {
+		return err
+	}
+	if err := awaitEnd(h.pidfd); err != nil {
+		return fmt.Errorf("host %d does not end: %w", h.pid, err)
+	}
+	reap(h.pidfd)
+	return nil
+}
+
+func (s *Supervisor) removeCgroup(ctx context.Context, c *spec.Container) error {
+	if s.cfg.Cgroups == nil || c.OCI.Linux == nil || c.OCI.Linux.CgroupsPath == "" {
+		return nil
+	}
+	group := s.cfg.Cgroups.Open(c.OCI.Linux.CgroupsPath)
+	// A host that was made half may be in it and hold no lock yet.
+	if err := group.Kill(); err != nil {
+		return err
+	}
+	return group.Remove(ctx)
+}
+
+func removeFiles(_ context.Context, c *spec.Container) error {
+	if err := os.Remove(c.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(c.Dir)
+}
