@@ -37,20 +37,31 @@ func Clone(path string, attr uint64) (*os.File, error) {
 // as long as the descriptor. Every host starts its own from it, whatever is
 // mounted on the node.
 func EmptyMountNS() (*os.File, error) {
-	type result struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan result)
+	var ns *os.File
+	err := onOwnThread(func() (err error) {
+		ns, err = emptyMountNS()
+		return err
+	})
+	return ns, err
+}
+
+// onOwnThread runs f on a thread that ends with it: its goroutine never
+// unlocks it, so that no other one finds itself in that namespace. The
+// process's first thread is never taken, because it would not end, and
+// /proc/self would show its namespaces as the daemon's.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
 	go func() {
-		// The thread ends with this goroutine, for it is never unlocked: no
-		// other goroutine may find itself in that namespace.
 		runtime.LockOSThread()
-		f, err := emptyMountNS()
-		done <- result{f, err}
+		if unix.Gettid() == unix.Getpid() {
+			err := onOwnThread(f) // this goroutine holds the first thread: another one is found
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		done <- f()
 	}()
-	r := <-done
-	return r.f, r.err
+	return <-done
 }
 
 // emptyMountNS moves the calling thread into the new namespace.

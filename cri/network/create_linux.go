@@ -1,0 +1,63 @@
+package network
+
+import (
+	"os"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeAt makes a namespace and mounts it at path.
+func makeAt(path string) error {
+	return onOwnThread(func() error { return makeOnThread(path) })
+}
+
+// onOwnThread runs f on a thread that ends with it: its goroutine never
+// unlocks it. The process's first thread is never taken, because it would not
+// end, and /proc/self would show its namespaces as the daemon's.
+func onOwnThread(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			err := onOwnThread(f) // this goroutine holds the first thread: another one is found
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// makeOnThread moves the calling thread into a new namespace.
+func makeOnThread(path string) error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return os.NewSyscallError("unshare", err)
+	}
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	own := "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
+	return os.NewSyscallError("bind mount", unix.Mount(own, path, "", unix.MS_BIND, ""))
+}
+
+// loopbackUp brings up `lo` of the calling thread's namespace, with the two
+// ioctls that do it: a netlink library has nothing to add.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return os.NewSyscallError("socket", err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, lo); err != nil {
+		return os.NewSyscallError("read the flags of lo", err)
+	}
+	lo.SetUint16(lo.Uint16() | unix.IFF_UP)
+	return os.NewSyscallError("bring lo up", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo))
+}
