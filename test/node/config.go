@@ -18,6 +18,12 @@ var quick = grpc.ConnectParams{Backoff: backoff.Config{
 func (n *Node) config() string {
 	return fmt.Sprintf(`root = %q
 run = %q
-host = %q
-`, filepath.Join(n.Dir, "lib"), filepath.Join(n.Dir, "run"), filepath.Join(n.Bin, "limpet-host"))
+
+[server]
+socket = %q
+
+[hosts]
+path = %q
+compile_cgroup = %q
+`, filepath.Join(n.Dir, "lib"), filepath.Join(n.Dir, "run"), n.Socket, filepath.Join(n.Bin, "limpet-host"), n.Cgroup+"/compile")
 }
