@@ -8,7 +8,7 @@ import (
 )
 
 func argsGet(g *guest, mem []byte, a []wasm.Raw) error {
-	return strings(mem, g.sys.Args(), a[0].I32(), a[1].I32())
+	return putStrings(mem, g.sys.Args(), a[0].I32(), a[1].I32())
 }
 
 func argsSizesGet(g *guest, mem []byte, a []wasm.Raw) error {
@@ -16,7 +16,7 @@ func argsSizesGet(g *guest, mem []byte, a []wasm.Raw) error {
 }
 
 func environGet(g *guest, mem []byte, a []wasm.Raw) error {
-	return strings(mem, g.sys.Env(), a[0].I32(), a[1].I32())
+	return putStrings(mem, g.sys.Env(), a[0].I32(), a[1].I32())
 }
 
 func environSizesGet(g *guest, mem []byte, a []wasm.Raw) error {
@@ -47,8 +47,8 @@ func sizes(mem []byte, list []string, count, size uint32) error {
 	return nil
 }
 
-// strings writes the strings to buf and the pointers to them to ptrs.
-func strings(mem []byte, list []string, ptrs, buf uint32) error {
+// putStrings writes the strings to buf and the pointers to them to ptrs.
+func putStrings(mem []byte, list []string, ptrs, buf uint32) error {
 	table, err := array(mem, ptrs, uint32(len(list)), 4)
 	if err != nil {
 		return err
