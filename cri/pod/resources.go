@@ -1,0 +1,109 @@
+package pod
+
+import (
+	"path"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	// memoryMargin is what stays of a container's limit for its host: the
+	// guest's memory is bounded by the rest, so that it sees a failed
+	// memory.grow before the kernel ends the process.
+	memoryMargin = 4 << 20
+	// MinMemory is the smallest limit of a container, in bytes: below it a
+	// host may not come up, and the pod would fail with a message about that
+	// instead of about its limit.
+	MinMemory = 8 << 20
+	// minPids is what a host needs for itself.
+	minPids = 16
+)
+
+// limits are the resources of a container, with the profile's where the
+// request has none, and the bound of the guest's own memory.
+func limits(r *runtime.LinuxContainerResources, p Profile) (*specs.LinuxResources, uint64, error) {
+	memory := uint64(max(r.GetMemoryLimitInBytes(), 0))
+	if memory == 0 {
+		memory = p.MemoryDefault
+	}
+	if p.MemoryMax != 0 {
+		if memory > p.MemoryMax {
+			return nil, 0, &FieldError{Field: "ContainerConfig.linux.resources.memory_limit_in_bytes", Sentence: "the handler's profile allows at most " + uitoa(p.MemoryMax) + " bytes (memory_max)"}
+		}
+		if memory == 0 {
+			memory = p.MemoryMax
+		}
+	}
+	out := &specs.LinuxResources{Unified: r.GetUnified()}
+	var guest uint64
+	if memory != 0 {
+		guest = memory - memoryMargin
+		limit := int64(memory)
+		out.Memory = &specs.LinuxMemory{Limit: &limit}
+		if swap := r.GetMemorySwapLimitInBytes(); swap != 0 {
+			out.Memory.Swap = &swap
+		}
+	}
+	out.CPU = cpuLimits(r)
+	if p.PidsLimit > 0 {
+		out.Pids = &specs.LinuxPids{Limit: &p.PidsLimit}
+	}
+	return out, guest, nil
+}
+
+func cpuLimits(r *runtime.LinuxContainerResources) *specs.LinuxCPU {
+	c := &specs.LinuxCPU{}
+	if v := r.GetCpuShares(); v > 0 {
+		shares := uint64(v)
+		c.Shares = &shares
+	}
+	if v := r.GetCpuPeriod(); v > 0 {
+		period := uint64(v)
+		c.Period = &period
+	}
+	if v := r.GetCpuQuota(); v != 0 {
+		c.Quota = &v
+	}
+	if *c == (specs.LinuxCPU{}) {
+		return nil
+	}
+	return c
+}
+
+// cgroupPath is the container's group below the pod's. A pod without one (not
+// from a kubelet) gets a group of ours.
+func cgroupPath(c *runtime.PodSandboxConfig, id string) string {
+	parent := c.GetLinux().GetCgroupParent()
+	if parent == "" {
+		parent = "/limpet"
+	}
+	return path.Join("/", parent, id)
+}
+
+// merge puts an update over what was asked before: zero leaves a limit as it
+// is, as CRI has it.
+func merge(old, update *runtime.LinuxContainerResources) *runtime.LinuxContainerResources {
+	r := &runtime.LinuxContainerResources{
+		CpuPeriod: or(update.GetCpuPeriod(), old.GetCpuPeriod()), CpuQuota: or(update.GetCpuQuota(), old.GetCpuQuota()),
+		CpuShares: or(update.GetCpuShares(), old.GetCpuShares()), MemoryLimitInBytes: or(update.GetMemoryLimitInBytes(), old.GetMemoryLimitInBytes()),
+		MemorySwapLimitInBytes: or(update.GetMemorySwapLimitInBytes(), old.GetMemorySwapLimitInBytes()), OomScoreAdj: or(update.GetOomScoreAdj(), old.GetOomScoreAdj()),
+		HugepageLimits: old.GetHugepageLimits(), Unified: map[string]string{},
+	}
+	if len(update.GetHugepageLimits()) > 0 {
+		r.HugepageLimits = update.GetHugepageLimits()
+	}
+	for _, m := range []map[string]string{old.GetUnified(), update.GetUnified()} {
+		for k, v := range m {
+			r.Unified[k] = v
+		}
+	}
+	return r
+}
+
+func or(v, otherwise int64) int64 {
+	if v != 0 {
+		return v
+	}
+	return otherwise
+}
