@@ -1,0 +1,10 @@
+(component
+  (import "wasi:http/types@0.2.0" (instance))
+  (import "log" (func (param "x" u32)))
+  (type $i (instance (export "handle" (func))))
+  (core module $m (func (export "h")))
+  (core instance $c (instantiate $m))
+  (func $h (canon lift (core func $c "h")))
+  (instance $inst (export "handle" (func $h)))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $inst) (instance (type $i)))
+  (export "extra" (func $h)))

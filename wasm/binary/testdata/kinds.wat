@@ -1,0 +1,12 @@
+(module
+  (type $unused (func (param i32)))
+  (import "a" "f" (func $f (param i32 i64 f32 f64 v128 funcref externref) (result i32 i64)))
+  (import "a" "t" (table 1 5 externref))
+  (import "a" "m" (memory i64 3))
+  (import "a" "g" (global (mut i64)))
+  (import "a" "e" (tag (param i32)))
+  (memory 1 2 shared)
+  (memory 10 (pagesize 1))
+  (func $own (result f64) unreachable)
+  (export "f" (func $f)) (export "own" (func $own)) (export "t" (table 0))
+  (export "m" (memory 1)) (export "g" (global 0)) (export "e" (tag 0)))
