@@ -34,6 +34,9 @@ type Config struct {
 	// window counts as stalled and is asked for again from where it stopped.
 	StallWindow time.Duration
 	StallBytes  int64
+	// Proposals are sets of Wasm proposals that profiles name beside the default
+	// set. A module that the default set does not accept is tried with them.
+	Proposals [][]string
 	// CompileTimeout bounds the compilation of one module.
 	CompileTimeout time.Duration
 }
@@ -68,15 +71,6 @@ const (
 
 // Bounds that are not configurable.
 const (
-	// MaxManifestBytes bounds a manifest or index: registries refuse larger ones.
-	MaxManifestBytes = 4 << 20
-	// MaxConfigBytes bounds an image's config.
-	MaxConfigBytes = 1 << 20
-	// MaxLayers bounds a manifest's layers: what overlay file systems of other
-	// runtimes take at most.
-	MaxLayers = 128
-	// MaxIndexEntries bounds the manifests that an index may list.
-	MaxIndexEntries = 1024
 	// MaxModules bounds the core modules compiled of one image.
 	MaxModules = 64
 	// MaxModuleBytes bounds one core module.

@@ -7,14 +7,20 @@
 // neither CRI nor gRPC, and nothing of containers but their ids, under which
 // it keeps leases.
 //
-// Lock order: Service.flights before Service.mu; neither is held over a
-// network request, a compilation or a database transaction, except that
-// Service.naming is held over the few transactions that change names, and
-// over the reading of the index that must agree with them.
+// Lock order: Service.naming before Service.mu. naming is held over the few
+// transactions that change names and the change of the list that must agree
+// with them; mu over memory only. Neither is held over a network request, an
+// unpack or a compilation. flights.mu and keyed.mu stand alone.
 package image
 
 import (
 	"errors"
+
+	"github.com/limpet-cri/limpet/image/artifact"
+	"github.com/limpet-cri/limpet/image/content"
+	"github.com/limpet-cri/limpet/image/precompile"
+	"github.com/limpet-cri/limpet/image/reference"
+	"github.com/limpet-cri/limpet/image/registry"
 )
 
 // The promises of this package that callers act on.
@@ -22,23 +28,35 @@ var (
 	// ErrNotFound: no image of that name, digest or id is on the node.
 	ErrNotFound = errors.New("image is not on this node")
 	// ErrInvalidReference: the text is no reference to an image.
-	ErrInvalidReference = errors.New("invalid image reference")
+	ErrInvalidReference = reference.ErrInvalid
 	// ErrNotWasm: the image may be fine, but what the container would run of
 	// it is not a WebAssembly module.
 	ErrNotWasm = errors.New("not WebAssembly")
 	// ErrRefused: the artifact can never run here, whoever asks: a component,
 	// native code, something that is not a program.
-	ErrRefused = errors.New("artifact refused")
-	// ErrTooLarge: a bound of this package was exceeded.
-	ErrTooLarge = errors.New("image exceeds a bound")
+	ErrRefused = artifact.ErrRefused
+	// ErrTooLarge: a bound was exceeded.
+	ErrTooLarge = artifact.ErrTooLarge
 	// ErrInvalidImage: the bytes are what the registry promised, and make no
-	// sense: a manifest that does not parse, a layer that does not unpack, a
-	// module that does not validate.
-	ErrInvalidImage = errors.New("invalid image")
+	// sense: a manifest that does not parse, a layer that does not unpack.
+	ErrInvalidImage = artifact.ErrInvalid
+	// ErrCompile: the module does not validate, or the compiler failed on it.
+	ErrCompile = precompile.ErrCompile
+	// ErrDamaged: the image on disk is not what was pulled; it is gone, and a
+	// pull brings it back.
+	ErrDamaged = errors.New("image is damaged")
+	// ErrNoSuchImage: the registry answered, and has no such image.
+	ErrNoSuchImage = registry.ErrNotFound
 	// ErrUnavailable: the registry could not be reached or did not answer.
-	ErrUnavailable = errors.New("registry unavailable")
+	ErrUnavailable = registry.ErrUnavailable
 	// ErrAccess: the registry refused the credentials, or wants some.
-	ErrAccess = errors.New("registry denied access")
+	ErrAccess = registry.ErrAccess
+	// ErrCredentials: the credentials cannot be read.
+	ErrCredentials = registry.ErrAuth
+	// ErrHosts: the configuration of the registry's hosts is wrong.
+	ErrHosts = registry.ErrHosts
+	// ErrInUse: another process has the image store open.
+	ErrInUse = content.ErrInUse
 	// ErrClosed: the service is ending.
 	ErrClosed = errors.New("image service is closed")
 )
@@ -94,14 +112,7 @@ type Module struct {
 }
 
 // Auth are credentials for a pull or push, in the words of CRI's AuthConfig.
-type Auth struct {
-	Username, Password string
-	// Auth is base64 of "user:password".
-	Auth          string
-	ServerAddress string
-	IdentityToken string
-	RegistryToken string
-}
+type Auth = registry.Auth
 
 // PullOptions of one pull.
 type PullOptions struct {

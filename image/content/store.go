@@ -1,0 +1,257 @@
+// Package content owns what the image service keeps on disk: blobs, their
+// labels, the names of images, leases and snapshots, and the collection of
+// what nothing refers to.
+//
+// The stores are containerd's, opened in one process under one folder and one
+// namespace. This package decides what they leave to their user: how they are
+// opened, what a start cleans after a crash, when the collector runs, what is
+// checked after an unclean end of the machine. It knows no registries, and
+// does not know what an image means.
+//
+// Lock order: Store.collecting is held over one collection and nothing else of
+// this package; Store.mu guards the set of verified digests and is held for
+// moments only.
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/pkg/gc"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/snapshots/native"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
+	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	digest "github.com/opencontainers/go-digest"
+	bolt "go.etcd.io/bbolt"
+)
+
+// Namespace is the one namespace that everything is kept under.
+const Namespace = "limpet"
+
+// openTimeout bounds the wait for the database's file lock: a second process
+// on the same folder fails with a sentence instead of waiting for ever.
+const openTimeout = 2 * time.Second
+
+// Snapshotters that can be asked for.
+const (
+	Overlay = "overlayfs"
+	Native  = "native"
+)
+
+// ErrInUse: another process has the store open.
+var ErrInUse = errors.New("image store is in use by another process")
+
+// Config of a Store.
+type Config struct {
+	// Root is the folder; made if missing.
+	Root string
+	// Snapshotter is Overlay, Native, or "" for the best that works here.
+	Snapshotter string
+}
+
+// Store is everything that is kept, open.
+type Store struct {
+	root    string
+	log     *slog.Logger
+	bolt    *bolt.DB
+	db      *metadata.DB
+	raw     content.Store
+	rawSn   snapshots.Snapshotter
+	snName  string
+	unclean bool
+
+	collecting sync.Mutex
+	wake       chan struct{}
+	stop       context.CancelFunc
+	done       chan struct{}
+
+	mu       sync.Mutex
+	verified map[digest.Digest]struct{}
+}
+
+// Open opens the store under cfg.Root. Register follows, then Start.
+// A database that is damaged beyond opening is set aside together with all it
+// described, and an empty store is opened: the images are pulled again, and
+// containers that run keep the files they use.
+func Open(cfg Config, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(cfg.Root, 0o700); err != nil {
+		return nil, fmt.Errorf("open image store: %w", err)
+	}
+	s, err := open(cfg, log)
+	if err == nil || !errors.Is(err, errDamaged) {
+		return s, err
+	}
+	aside, moveErr := setAside(cfg.Root)
+	if moveErr != nil {
+		return nil, fmt.Errorf("%w; setting it aside: %w", err, moveErr)
+	}
+	log.Error("image store was damaged and set aside; images will be pulled again", "error", err, "aside", aside)
+	return open(cfg, log)
+}
+
+func open(cfg Config, log *slog.Logger) (*Store, error) {
+	bdb, err := openBolt(filepath.Join(cfg.Root, "meta.db"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{root: cfg.Root, log: log, bolt: bdb, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
+	ok := false
+	defer func() {
+		if !ok {
+			bdb.Close()
+		}
+	}()
+	if s.raw, err = local.NewStore(filepath.Join(cfg.Root, "content")); err != nil {
+		return nil, fmt.Errorf("open content store: %w", err)
+	}
+	if err := s.openSnapshotter(cfg); err != nil {
+		return nil, err
+	}
+	s.db = metadata.NewDB(bdb, s.raw, map[string]snapshots.Snapshotter{s.snName: s.rawSn})
+	if err := initDB(s.db); err != nil {
+		return nil, err
+	}
+	if s.unclean, err = beginBoot(cfg.Root); err != nil {
+		return nil, err
+	}
+	ok = true
+	return s, nil
+}
+
+func (s *Store) openSnapshotter(cfg Config) (err error) {
+	s.snName = cfg.Snapshotter
+	if s.snName == "" {
+		s.snName = Native
+		if os.Geteuid() == 0 && overlayutils.Supported(cfg.Root) == nil {
+			s.snName = Overlay
+		}
+	}
+	switch s.snName {
+	case Overlay:
+		s.rawSn, err = overlay.NewSnapshotter(filepath.Join(cfg.Root, "overlay"))
+	case Native:
+		s.rawSn, err = native.NewSnapshotter(filepath.Join(cfg.Root, "native"))
+	default:
+		err = fmt.Errorf("unknown, wanted %s or %s", Overlay, Native)
+	}
+	if err != nil {
+		return fmt.Errorf("open snapshotter %s: %w", s.snName, err)
+	}
+	return nil
+}
+
+// errDamaged marks a database that bbolt cannot read.
+var errDamaged = errors.New("image database is damaged")
+
+// openBolt opens the database. An empty file would open as an empty database,
+// after which the collector would delete every blob; a torn one makes bbolt
+// panic. Both are errDamaged.
+func openBolt(path string) (db *bolt.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, fmt.Errorf("%w: %s: %v", errDamaged, path, p)
+		}
+	}()
+	if fi, err := os.Stat(path); err == nil && fi.Size() == 0 {
+		return nil, fmt.Errorf("%w: %s is empty", errDamaged, path)
+	}
+	o := *bolt.DefaultOptions
+	o.Timeout = openTimeout
+	db, err = bolt.Open(path, 0o600, &o)
+	switch {
+	case err == nil:
+		return db, nil
+	case isTimeout(err):
+		return nil, fmt.Errorf("%w: %s is locked", ErrInUse, path)
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("open image database: %w", err)
+	default:
+		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
+	}
+}
+
+func initDB(db *metadata.DB) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	if err := db.Init(context.Background()); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return nil
+}
+
+// setAside moves everything of root into a folder of its own below it. The
+// files stay where open descriptors and mounts find them.
+func setAside(root string) (string, error) {
+	aside := filepath.Join(root, "damaged-"+time.Now().UTC().Format("20060102T150405.000000000"))
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"meta.db", "content", "overlay", "native", "code"} {
+		err := os.Rename(filepath.Join(root, name), filepath.Join(aside, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+	}
+	return aside, nil
+}
+
+// Register makes the collector look after a resource of another package.
+// Preconditions: called before Start.
+func (s *Store) Register(t gc.ResourceType, c metadata.Collector) {
+	s.db.RegisterCollectibleResource(t, c)
+}
+
+// Context returns ctx with the store's namespace, which all stores need.
+func Context(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, Namespace)
+}
+
+// Root is the store's folder.
+func (s *Store) Root() string { return s.root }
+
+// Blobs is the content store.
+func (s *Store) Blobs() content.Store { return s.db.ContentStore() }
+
+// Names is the store of image names.
+func (s *Store) Names() images.Store { return metadata.NewImageStore(s.db) }
+
+// Leases is the lease manager.
+func (s *Store) Leases() leases.Manager { return metadata.NewLeaseManager(s.db) }
+
+// Snapshots is the snapshotter.
+func (s *Store) Snapshots() snapshots.Snapshotter { return s.db.Snapshotter(s.snName) }
+
+// Snapshotter is the name of the snapshotter in use.
+func (s *Store) Snapshotter() string { return s.snName }
+
+// BlobPath is where a blob's file is.
+func (s *Store) BlobPath(d digest.Digest) string {
+	return filepath.Join(s.root, "content", "blobs", d.Algorithm().String(), d.Encoded())
+}
+
+// Close ends the collector, marks the end as clean and closes the stores.
+func (s *Store) Close() error {
+	if s.stop != nil {
+		s.stop()
+		<-s.done
+	}
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	return errors.Join(s.db.Close(), s.rawSn.Close(), s.bolt.Close(), endBoot(s.root))
+}

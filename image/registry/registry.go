@@ -1,0 +1,336 @@
+// Package registry owns the way to registries: which endpoints stand for a
+// registry, with which credentials and certificates they are asked, and how
+// patiently. It resolves names, and hands out fetchers and pushers.
+//
+// The protocol is spoken by containerd's resolver. Ours are the reading of
+// hosts.toml (strict: what is mistyped is an error of that registry's pulls),
+// the transport (transport.go) and the cache of endpoints, without which
+// every request of a pull would bring its own connections and tokens.
+//
+// Lock order: Registry.mu alone; it is not held while anything is read or
+// asked.
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/limpet-cri/limpet/image/reference"
+)
+
+// How a registry can fail.
+var (
+	// ErrNotFound: the registry answered, and has no such image.
+	ErrNotFound = errors.New("registry has no such image")
+	// ErrAccess: the registry refused the credentials, or wants some.
+	ErrAccess = errors.New("registry denied access")
+	// ErrUnavailable: nobody answered, or nothing useful.
+	ErrUnavailable = errors.New("registry unavailable")
+)
+
+// Bounds of the cache of endpoints.
+const (
+	maxCached   = 256
+	dialTimeout = 15 * time.Second
+	// headerTimeout is how long a registry may think; a slower one is asked
+	// again.
+	headerTimeout = 30 * time.Second
+)
+
+// Config of a Registry.
+type Config struct {
+	HostsDir, DockerConfig string
+	// A body that brings fewer than StallBytes in StallWindow is asked for
+	// again.
+	StallWindow time.Duration
+	StallBytes  int64
+	// UserAgent is sent with each request.
+	UserAgent string
+	// FirstWait overrides the first wait before a request is repeated.
+	FirstWait time.Duration
+}
+
+// Registry is the way to all registries.
+type Registry struct {
+	cfg Config
+	log *slog.Logger
+
+	mu    sync.Mutex
+	hosts map[string]cached
+}
+
+type cached struct {
+	stamp string
+	hosts []docker.RegistryHost
+}
+
+// New makes a Registry. It asks nobody.
+func New(cfg Config, log *slog.Logger) *Registry {
+	if cfg.FirstWait == 0 {
+		cfg.FirstWait = firstWait
+	}
+	return &Registry{cfg: cfg, log: log, hosts: map[string]cached{}}
+}
+
+// Check reads every folder of registries and says what is wrong, so that an
+// operator hears of it at the start and not with the first pull.
+func (r *Registry) Check() error {
+	if r.cfg.HostsDir == "" {
+		return nil
+	}
+	es, err := os.ReadDir(r.cfg.HostsDir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrHosts, err)
+	}
+	var bad []error
+	for _, e := range es {
+		if !e.IsDir() {
+			continue
+		}
+		list, err := loadEndpoints(filepath.Join(r.cfg.HostsDir, e.Name()), e.Name())
+		for _, ep := range list {
+			if _, terr := ep.tlsConfig(); terr != nil {
+				bad = append(bad, terr)
+			}
+		}
+		if err != nil {
+			bad = append(bad, err)
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// Session is one reference, asked for with one set of credentials.
+type Session struct {
+	ref      reference.Reference
+	resolver remotes.Resolver
+}
+
+// Session prepares to ask for ref.
+func (r *Registry) Session(ref reference.Reference, auth *Auth) (*Session, error) {
+	file, err := readDockerConfig(r.cfg.DockerConfig)
+	if err != nil {
+		return nil, err
+	}
+	hosts, err := r.endpoints(ref.Host(), credentials{host: ref.Host(), auth: auth, file: file})
+	if err != nil {
+		return nil, err
+	}
+	h := http.Header{}
+	h.Set("User-Agent", r.cfg.UserAgent)
+	return &Session{ref: ref, resolver: docker.NewResolver(docker.ResolverOptions{
+		Headers: h,
+		Hosts:   func(string) ([]docker.RegistryHost, error) { return hosts, nil },
+	})}, nil
+}
+
+// Forget drops the cached endpoints of a registry: a token that was refused
+// without saying why is in there.
+func (r *Registry) Forget(host string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range r.hosts {
+		if h, _, _ := cutKey(k); h == host {
+			delete(r.hosts, k)
+		}
+	}
+}
+
+func cutKey(k string) (host, secret string, ok bool) {
+	for i := range len(k) {
+		if k[i] == ' ' {
+			return k[:i], k[i+1:], true
+		}
+	}
+	return k, "", false
+}
+
+// endpoints returns those of a registry, from the cache while neither its
+// folder nor the credentials changed.
+func (r *Registry) endpoints(host string, creds credentials) ([]docker.RegistryHost, error) {
+	dir, err := hostFolder(r.cfg.HostsDir, host)
+	if err != nil {
+		return nil, err
+	}
+	list, err := loadEndpoints(dir, host)
+	if err != nil {
+		return nil, err
+	}
+	key, secrets := host, make([]secret, len(list))
+	for i, e := range list {
+		if secrets[i], err = creds.of(e.host); err != nil {
+			return nil, err
+		}
+		key += " " + secrets[i].key()
+	}
+	now := stamp(list)
+	r.mu.Lock()
+	c, ok := r.hosts[key]
+	r.mu.Unlock()
+	if ok && c.stamp == now {
+		return c.hosts, nil
+	}
+	c = cached{stamp: now}
+	for i, e := range list {
+		h, err := r.connect(e, secrets[i])
+		if err != nil {
+			return nil, err
+		}
+		c.hosts = append(c.hosts, h)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.hosts) >= maxCached {
+		clear(r.hosts)
+	}
+	r.hosts[key] = c
+	return c.hosts, nil
+}
+
+// stamp changes when a configuration does, or a file that it names.
+func stamp(list []endpoint) string {
+	s := ""
+	for _, e := range list {
+		if e.skipVerify != nil {
+			s += fmt.Sprint(*e.skipVerify)
+			e.skipVerify = nil
+		}
+		s += fmt.Sprintf("%+v", e)
+		files := append([]string(nil), e.ca...)
+		for _, p := range e.client {
+			files = append(files, p[0], p[1])
+		}
+		for _, f := range files {
+			if fi, err := os.Stat(f); err == nil {
+				s += fmt.Sprint(f, fi.ModTime().UnixNano(), fi.Size())
+			}
+		}
+	}
+	return s
+}
+
+// connect makes the client of one endpoint.
+func (r *Registry) connect(e endpoint, s secret) (h docker.RegistryHost, err error) {
+	tlsc, err := e.tlsConfig()
+	if err != nil {
+		return h, err
+	}
+	dial := net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+	if e.dialTimeout > 0 {
+		dial.Timeout = e.dialTimeout
+	}
+	tr := &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dial.DialContext,
+		TLSClientConfig:       tlsc,
+		ForceAttemptHTTP2:     true,
+		DisableCompression:    true,
+		MaxIdleConns:          8,
+		MaxIdleConnsPerHost:   4,
+		IdleConnTimeout:       30 * time.Second,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: 5 * time.Second,
+		ResponseHeaderTimeout: headerTimeout,
+	}
+	// A redirected request leaves without the endpoint's certificates and
+	// with the system's authorities.
+	out := tr.Clone()
+	far := dial
+	far.Control = outsideControl
+	out.DialContext = far.DialContext
+	out.TLSClientConfig = nil
+	var next http.RoundTripper = tr
+	if e.fallback {
+		next = docker.NewHTTPFallback(tr)
+	}
+	p := patient{next: next, outside: out, origin: e, window: r.cfg.StallWindow, minBytes: r.cfg.StallBytes, firstWait: r.cfg.FirstWait}
+	tokens := p
+	tokens.token = true
+	h = docker.RegistryHost{
+		Client: &http.Client{Transport: &p},
+		Scheme: e.scheme, Host: e.host, Path: e.path,
+		Capabilities: e.capabilities, Header: e.header.Clone(),
+	}
+	if s.bearer != "" {
+		if h.Header == nil {
+			h.Header = http.Header{}
+		}
+		h.Header.Set("Authorization", "Bearer "+s.bearer)
+		return h, nil
+	}
+	h.Authorizer = docker.NewDockerAuthorizer(
+		docker.WithAuthClient(&http.Client{Transport: &tokens}),
+		docker.WithAuthHeader(e.header),
+		docker.WithAuthCreds(func(string) (string, string, error) { return s.user, s.password, nil }))
+	return h, nil
+}
+
+// Resolve asks what the reference stands for.
+func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
+	_, d, err := s.resolver.Resolve(ctx, s.ref.String())
+	if err != nil {
+		return d, classify(ctx, err)
+	}
+	return d, nil
+}
+
+// Fetcher of the reference's repository.
+func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
+	f, err := s.resolver.Fetcher(ctx, s.ref.String())
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	return f, nil
+}
+
+// Pusher to the reference's repository; a manifest gets the reference's tag.
+func (s *Session) Pusher(ctx context.Context) (remotes.Pusher, error) {
+	p, err := s.resolver.Pusher(ctx, s.ref.String())
+	if err != nil {
+		return nil, classify(ctx, err)
+	}
+	return p, nil
+}
+
+// Classify wraps an error of a fetcher or pusher with what it means.
+func Classify(ctx context.Context, err error) error { return classify(ctx, err) }
+
+func classify(ctx context.Context, err error) error {
+	var status remoteerrors.ErrUnexpectedStatus
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	case errors.Is(err, docker.ErrInvalidAuthorization):
+		return fmt.Errorf("%w: %w", ErrAccess, err)
+	case errors.As(err, &status):
+		switch status.StatusCode {
+		case http.StatusUnauthorized, http.StatusForbidden:
+			return fmt.Errorf("%w: %w", ErrAccess, err)
+		case http.StatusNotFound:
+			return fmt.Errorf("%w: %w", ErrNotFound, err)
+		}
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}
