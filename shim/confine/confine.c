@@ -23,7 +23,6 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
@@ -31,214 +30,6 @@
 #include <linux/seccomp.h>
 
 int limpet_confined;
-
-static struct order order;
-static const char *step = "order";
-
-// Failing
-
-_Noreturn static void fail(const char *what, const char *name, const char *why)
-{
-	struct iovec v[] = {
-		{ "confine: ", 9 }, { (void *)step, strlen(step) }, { ": ", 2 },
-		{ (void *)what, strlen(what) }, { name ? " " : "", name ? 1 : 0 },
-		{ (void *)(name ? name : ""), name ? strlen(name) : 0 },
-		{ ": ", 2 }, { (void *)why, strlen(why) }, { "\n", 1 },
-	};
-	ssize_t n = writev(2, v, sizeof v / sizeof *v);
-	(void)n;
-	_exit(71);
-}
-
-static void check(long result, const char *what)
-{
-	if (result < 0)
-		fail(what, NULL, strerror(errno));
-}
-
-// Reading the order
-
-struct reader {
-	const uint8_t *at, *end;
-};
-
-static const void *take(struct reader *r, size_t n)
-{
-	if ((size_t)(r->end - r->at) < n)
-		fail("record", NULL, "the order ends early");
-	const void *p = r->at;
-	r->at += n;
-	return p;
-}
-
-static uint32_t u32(struct reader *r)
-{
-	const uint8_t *p = take(r, 4);
-	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-static uint64_t u64(struct reader *r)
-{
-	uint64_t low = u32(r);
-	return low | (uint64_t)u32(r) << 32;
-}
-
-// fd_number reads a descriptor; 0 is none and becomes -1.
-static int fd_number(struct reader *r)
-{
-	uint32_t n = u32(r);
-	if (n == 0)
-		return -1;
-	if (n < FD_ORDER || n >= MAX_FD)
-		fail("descriptor", NULL, "out of range");
-	return (int)n;
-}
-
-static int fd_needed(struct reader *r)
-{
-	int fd = fd_number(r);
-	if (fd < 0)
-		fail("descriptor", NULL, "missing");
-	return fd;
-}
-
-static uint32_t count(struct reader *r, uint32_t max, const char *what)
-{
-	uint32_t n = u32(r);
-	if (n > max)
-		fail(what, NULL, "too many");
-	return n;
-}
-
-// check_place demands an absolute, clean path below the root.
-static void check_place(const char *p, size_t n)
-{
-	if (n < 2 || n > MAX_PATH || p[0] != '/' || p[n] != 0 || strlen(p) != n)
-		fail("mount point", NULL, "malformed");
-	for (const char *part = p + 1;;) {
-		size_t len = strcspn(part, "/");
-		if (len == 0 || (len == 1 && part[0] == '.') || (len == 2 && part[0] == '.' && part[1] == '.'))
-			fail("mount point", p, "not a clean path");
-		if (part[len] == 0)
-			return;
-		part += len + 1;
-	}
-}
-
-static void read_mount(struct reader *r, struct place *m)
-{
-	m->fd = fd_needed(r);
-	m->flags = u32(r);
-	if (m->flags & ~MOUNT_FLAGS_ALL)
-		fail("mount", NULL, "unknown flag");
-	uint32_t n = u32(r);
-	if (n > MAX_PATH)
-		fail("mount point", NULL, "too long");
-	m->path = take(r, (size_t)n + 1);
-	check_place(m->path, n);
-}
-
-static void read_lists(struct reader *r)
-{
-	order.ntasks = count(r, MAX_TASKS, "tasks files");
-	for (uint32_t i = 0; i < order.ntasks; i++)
-		order.tasks[i] = fd_needed(r);
-	order.nkeep = count(r, MAX_KEEP, "kept descriptors");
-	for (uint32_t i = 0; i < order.nkeep; i++)
-		order.keep[i] = fd_needed(r);
-	order.ngroups = count(r, MAX_GROUPS, "groups");
-	for (uint32_t i = 0; i < order.ngroups; i++)
-		order.groups[i] = u32(r);
-	order.nlimits = count(r, MAX_RLIMITS, "rlimits");
-	for (uint32_t i = 0; i < order.nlimits; i++) {
-		order.limits[i].resource = u32(r);
-		order.limits[i].soft = u64(r);
-		order.limits[i].hard = u64(r);
-	}
-	order.nports = count(r, MAX_PORTS, "ports");
-	for (uint32_t i = 0; i < order.nports; i++)
-		if ((order.ports[i] = u32(r)) > 65535)
-			fail("port", NULL, "out of range");
-	order.nmounts = count(r, MAX_MOUNTS, "mounts");
-	for (uint32_t i = 0; i < order.nmounts; i++)
-		read_mount(r, &order.mounts[i]);
-}
-
-static void check_order(void)
-{
-	if (order.mode != MODE_RUN && order.mode != MODE_COMPILE && order.mode != MODE_KEY)
-		fail("mode", NULL, "unknown");
-	if (order.flags & ~FLAGS_ALL)
-		fail("flags", NULL, "unknown");
-	if (order.empty_ns < 0)
-		fail("empty mount namespace", NULL, "missing");
-	if (order.mode == MODE_RUN && order.code < 0)
-		fail("compiled code", NULL, "missing");
-	if (order.mode != MODE_RUN && (order.root >= 0 || order.code >= 0 || order.nmounts > 0))
-		fail("mounts", NULL, "only a guest has them");
-	int zero = order.uid == 0 || order.gid == 0;
-	for (uint32_t i = 0; i < order.ngroups; i++)
-		zero |= order.groups[i] == 0;
-	if (zero && !(order.flags & FLAG_ALLOW_ROOT))
-		fail("user or group", NULL, "0 is not allowed");
-	if (order.uid == (uid_t)-1 || order.gid == (gid_t)-1)
-		fail("user or group", NULL, "out of range");
-}
-
-static void read_order(const uint8_t *p, size_t length)
-{
-	struct reader r = { p, p + length };
-	take(&r, 32);
-	order.mode = u32(&r);
-	order.flags = u32(&r);
-	order.empty_ns = fd_number(&r);
-	order.net_ns = fd_number(&r);
-	order.root = fd_number(&r);
-	order.root_size = u64(&r);
-	order.code = fd_number(&r);
-	order.uid = u32(&r);
-	order.gid = u32(&r);
-	order.oom_score_adj = (int)u32(&r);
-	read_lists(&r);
-	uint32_t n = u32(&r);
-	if (n == 0 || n % sizeof(struct sock_filter) || n / sizeof(struct sock_filter) > MAX_FILTER)
-		fail("filter", NULL, "malformed");
-	order.nfilter = n / sizeof(struct sock_filter);
-	order.filter = take(&r, n);
-	if (r.at != r.end)
-		fail("order", NULL, "something follows its last record");
-	check_order();
-}
-
-// map_order maps the memory file and reads the order in it. The mapping stays
-// for as long as the order is needed.
-static void map_order(const uint8_t **p, size_t *size)
-{
-	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-	int have = fcntl(FD_ORDER, F_GET_SEALS);
-	if (have < 0 || (have & seals) != seals)
-		fail("descriptor 3", NULL, "is no sealed memory file");
-	struct stat st;
-	check(fstat(FD_ORDER, &st), "fstat");
-	if (st.st_size < 32 || st.st_size > MAX_ORDER + MAX_PAYLOAD)
-		fail("memory file", NULL, "has a wrong size");
-	*size = (size_t)st.st_size;
-	void *map = mmap(NULL, *size, PROT_READ, MAP_PRIVATE, FD_ORDER, 0);
-	if (map == MAP_FAILED)
-		fail("mmap", NULL, strerror(errno));
-	*p = map;
-	if (memcmp(map, "LIMPETC1", 8) != 0)
-		fail("memory file", NULL, "holds no order");
-	struct reader h = { *p + 8, *p + 32 };
-	if (u32(&h) != 1)
-		fail("version", NULL, "the order was written by another release");
-	uint64_t length = u32(&h), seal = u32(&h), nseal = u32(&h), payload = u32(&h), npayload = u32(&h);
-	if (length < 32 || seal != length || payload != seal + nseal || payload + npayload != *size)
-		fail("header", NULL, "lengths do not fit");
-	read_order(*p, length);
-}
-
-// Steps
 
 static void join_cgroups(void)
 {
@@ -259,45 +50,32 @@ static void reset_signals(void)
 	check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");
 }
 
-static uint8_t known[MAX_FD / 8];
+static uint8_t known[MAX_FD];
 
-static void know(int fd)
+static void know(const int *fds, uint32_t n)
 {
-	if (fd >= 0)
-		known[fd / 8] |= (uint8_t)(1 << fd % 8);
-}
-
-static int is_known(int fd)
-{
-	return known[fd / 8] >> fd % 8 & 1;
+	for (uint32_t i = 0; i < n; i++)
+		if (fds[i] >= 0)
+			known[fds[i]] = 1;
 }
 
 static void close_strangers(void)
 {
-	for (int fd = 0; fd <= (order.mode == MODE_RUN ? FD_LAST_RUN : FD_LAST_COMPILE); fd++)
-		know(fd);
-	know(order.empty_ns);
-	know(order.net_ns);
-	know(order.root);
-	know(order.code);
-	for (uint32_t i = 0; i < order.ntasks; i++)
-		know(order.tasks[i]);
-	for (uint32_t i = 0; i < order.nkeep; i++)
-		know(order.keep[i]);
+	memset(known, 1, (order.mode == MODE_RUN ? FD_LAST_RUN : FD_LAST_COMPILE) + 1);
+	know((int[]){ order.empty_ns, order.net_ns, order.root, order.code }, 4);
+	know(order.tasks, order.ntasks);
+	know(order.keep, order.nkeep);
 	for (uint32_t i = 0; i < order.nmounts; i++)
-		know(order.mounts[i].fd);
-	for (int fd = 0; fd < MAX_FD;) {
-		if (is_known(fd)) {
-			fd++;
-			continue;
-		}
-		int last = fd;
-		while (last + 1 < MAX_FD && !is_known(last + 1))
-			last++;
+		know(&order.mounts[i].fd, 1);
+	for (int fd = 0, last; fd < MAX_FD; fd = last + 1) {
+		for (last = fd; last + 1 < MAX_FD && known[last + 1] == known[fd]; last++)
+			;
 		unsigned int to = last + 1 == MAX_FD ? ~0U : (unsigned int)last;
-		check(syscall(SYS_close_range, fd, to, 0), "close_range");
-		fd = last + 1;
+		if (!known[fd])
+			check(syscall(SYS_close_range, fd, to, 0), "close_range");
 	}
+	if (known[MAX_FD - 1])
+		check(syscall(SYS_close_range, MAX_FD, ~0U, 0), "close_range");
 }
 
 // take_lock proves for as long as the process lives that it lives. The pid is
@@ -421,12 +199,10 @@ static int in_root(const char *path)
 		.flags = O_PATH | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
 	};
-	int fd = -1;
-	for (int i = 0; i < RESOLVE_TRIES; i++) {
+	int fd, tries = RESOLVE_TRIES;
+	do {
 		fd = (int)syscall(SYS_openat2, order.root, path, &how, sizeof how);
-		if (fd >= 0 || errno != EAGAIN)
-			break;
-	}
+	} while (fd < 0 && errno == EAGAIN && --tries > 0);
 	return fd;
 }
 
@@ -490,9 +266,9 @@ static void move_code(void)
 		move_to(order.code, outer, "code", "the compiled code");
 }
 
-static void set_attributes(int fd, uint64_t attributes)
+static void set_attributes(int fd, uint64_t more)
 {
-	struct mount_attr a = { .attr_set = attributes };
+	struct mount_attr a = { .attr_set = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | more };
 	check(syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &a, sizeof a), "mount_setattr");
 }
 
@@ -500,9 +276,8 @@ static void protect_root(void)
 {
 	if (order.mode != MODE_RUN)
 		return;
-	const uint64_t always = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
-	set_attributes(outer, always | MOUNT_ATTR_RDONLY);
-	set_attributes(order.root, always | (order.flags & FLAG_READONLY ? MOUNT_ATTR_RDONLY : 0));
+	set_attributes(outer, MOUNT_ATTR_RDONLY);
+	set_attributes(order.root, order.flags & FLAG_READONLY ? MOUNT_ATTR_RDONLY : 0);
 }
 
 static void change_root(void)
@@ -523,23 +298,17 @@ static void set_limits(void)
 		if (l->resource == RLIMIT_CORE)
 			continue;
 		struct rlimit r = { l->soft, l->hard };
-		if (setrlimit((int)l->resource, &r) < 0) {
-			char number[16];
-			snprintf(number, sizeof number, "%u", l->resource);
-			fail("rlimit", number, strerror(errno));
-		}
+		check(setrlimit((int)l->resource, &r), "setrlimit");
 	}
 }
 
 static void drop_bounding_set(void)
 {
-	for (unsigned long cap = 0; cap < 64; cap++) {
-		if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0)
-			continue;
-		if (errno == EINVAL) // behind the last one
-			return;
-		check(-1, "prctl");
-	}
+	unsigned long cap = 0;
+	while (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) == 0)
+		cap++;
+	if (errno != EINVAL || cap == 0) // EINVAL: behind the last one
+		fail("prctl", NULL, strerror(errno));
 }
 
 static void set_groups(void)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,6 +82,8 @@ type pod struct {
 	dir     string
 	netns   *os.File
 	lock    string
+	// startedIn is the mount namespace of the thread that started it.
+	startedIn string
 }
 
 // setup is what a test changes of the usual order.
@@ -95,6 +96,8 @@ type setup struct {
 	compile bool
 	tasks   []*os.File
 	attr    func(*syscall.SysProcAttr)
+	// ownMounts starts the probe in a copy of the node's mounts, not in them.
+	ownMounts bool
 	// extra is passed on without being in the order.
 	extra *os.File
 }
@@ -187,10 +190,40 @@ func (p *pod) exec(s setup, in *os.File, files []*os.File) {
 	if s.attr != nil {
 		s.attr(p.cmd.SysProcAttr)
 	}
-	if err := p.cmd.Start(); err != nil {
+	start := p.cmd.Start
+	if s.ownMounts {
+		start = func() error { return confine.OnOwnThread(p.startInOwnMounts) }
+	}
+	if err := start(); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { p.end() })
+}
+
+// startInOwnMounts starts the probe from a thread with a private copy of the
+// node's mounts.
+func (p *pod) startInOwnMounts() (err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	ns := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
+	f, err := os.Open(ns) // while it is open its number is not used again
+	if err != nil {
+		return err
+	}
+	p.t.Cleanup(func() { f.Close() })
+	if p.startedIn, err = os.Readlink(ns); err != nil {
+		return err
+	}
+	return p.cmd.Start()
+}
+
+// failed reports whether the probe ended before it answered everything.
+func (p *pod) failed(payload string) bool {
+	return len(p.answers) < max(1, strings.Count(payload, "\n"))
 }
 
 // read waits for the answers to all lines of the payload, or the end.
@@ -225,6 +258,9 @@ func (p *pod) end() (*os.ProcessState, string) {
 // run starts a probe and reads its answers.
 func run(t *testing.T, s setup) *pod {
 	t.Helper()
+	if s.payload == "" {
+		s.payload = "confined\n" // its answer says that everything is done
+	}
 	p := start(t, s)
 	p.read(s.payload)
 	return p
@@ -268,22 +304,17 @@ func writeFile(t *testing.T, path, content string) {
 // newNetNS makes a network namespace on a thread that is thrown away.
 func newNetNS(t *testing.T) *os.File {
 	t.Helper()
-	type result struct {
-		f   *os.File
-		err error
-	}
-	done := make(chan result)
-	go func() {
-		runtime.LockOSThread()
+	var f *os.File
+	err := confine.OnOwnThread(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			done <- result{nil, err}
-			return
+			return err
 		}
-		f, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-		done <- result{f, err}
-	}()
-	r := <-done
-	f := must(r.f, r.err)(t)
+		f, err = os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { f.Close() })
 	return f
 }

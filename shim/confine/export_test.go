@@ -1,0 +1,4 @@
+package confine
+
+// OnOwnThread is for the tests' own namespaces.
+var OnOwnThread = onOwnThread

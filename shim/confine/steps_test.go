@@ -1,0 +1,320 @@
+package confine_test
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/confine"
+	"github.com/limpet-cri/limpet/shim/spec"
+)
+
+// allowAll is the program "return ALLOW".
+var allowAll = []byte{0x06, 0, 0, 0, 0, 0, 0xff, 0x7f}
+
+// stepCheck shows a step. verify returns what is wrong, "" if nothing is.
+type stepCheck struct {
+	name    string
+	prepare func(t *testing.T) setup
+	verify  func(t *testing.T, p *pod) string
+}
+
+func plain(payload string) func(*testing.T) setup {
+	return func(*testing.T) setup { return setup{payload: payload} }
+}
+
+// answers demands answers of the probe.
+func answers(want map[string]string) func(*testing.T, *pod) string {
+	return func(_ *testing.T, p *pod) string {
+		for k, v := range want {
+			if p.answers[k] != v {
+				return fmt.Sprintf("%s = %q, want %q", k, p.answers[k], v)
+			}
+		}
+		return ""
+	}
+}
+
+// inStatus demands values of /proc/PID/status, of all threads.
+func inStatus(want map[string]string) func(*testing.T, *pod) string {
+	return func(t *testing.T, p *pod) string {
+		tasks := must(filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid)))(t)
+		if len(tasks) == 0 {
+			return "it is gone"
+		}
+		for _, task := range tasks {
+			have := status(t, task)
+			for k, v := range want {
+				if have[k] != v {
+					return fmt.Sprintf("%s: %s is %q, want %q", task, k, have[k], v)
+				}
+			}
+		}
+		return ""
+	}
+}
+
+func proc(t *testing.T, p *pod, file string) string {
+	t.Helper()
+	return string(must(os.ReadFile(fmt.Sprintf("/proc/%d/%s", p.cmd.Process.Pid, file)))(t))
+}
+
+func namespace(t *testing.T, pid, name string) string {
+	t.Helper()
+	return must(os.Readlink("/proc/" + pid + "/ns/" + name))(t)
+}
+
+func (p *pod) pid() string { return fmt.Sprint(p.cmd.Process.Pid) }
+
+const none = "0000000000000000"
+
+var stepChecks = []stepCheck{
+	{"cgroup", prepareCgroup, func(t *testing.T, p *pod) string {
+		if c := proc(t, p, "cgroup"); !strings.Contains(c, scratchGroup) {
+			return "it is in " + c
+		}
+		return ""
+	}},
+	{"signals", func(t *testing.T) setup {
+		signal.Ignore(syscall.SIGHUP)
+		t.Cleanup(func() { signal.Reset(syscall.SIGHUP) })
+		return setup{}
+	}, inStatus(map[string]string{"SigIgn": none})},
+	{"descriptors", func(t *testing.T) setup {
+		return setup{extra: create(t, filepath.Join(t.TempDir(), "stranger"))}
+	}, noStrangers},
+	{"lock", plain("pid\n"), lockTells},
+	{"oom_score_adj", func(*testing.T) setup {
+		score := 321
+		return setup{order: func(o *confine.Order) { o.OOMScoreAdj = &score }}
+	}, func(t *testing.T, p *pod) string {
+		return differs("oom_score_adj", strings.TrimSpace(proc(t, p, "oom_score_adj")), "321")
+	}},
+	{"network", plain(""), func(t *testing.T, p *pod) string {
+		var st unix.Stat_t
+		if err := unix.Fstat(int(p.netns.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		return differs("network namespace", namespace(t, p.pid(), "net"), fmt.Sprintf("net:[%d]", st.Ino))
+	}},
+	{"mount namespace", func(*testing.T) setup { return setup{ownMounts: true, payload: "list /guest\n"} }, ownMountNS},
+	{"root", plain("list /\nlist /guest\nmode /guest\nmode /guest/tmp\ncreate /guest/tmp/x\ncreate /guest/x\n"),
+		answers(map[string]string{
+			"list /": "EACCES", "list /guest": "tmp", "mode /guest": "40755", "mode /guest/tmp": "41777",
+			"create /guest/tmp/x": "ok", "create /guest/x": "EACCES",
+		})},
+	{"mounts", prepareVolumes, answers(volumeAnswers)},
+	{"code", plain("map /code\nread /guest/code\nwrite /code\n"),
+		answers(map[string]string{"map /code": "ok", "read /guest/code": "ENOENT", "write /code": "EROFS"})},
+	{"read-only", func(*testing.T) setup {
+		return setup{payload: "create /guest/x\nlist /guest\n", order: func(o *confine.Order) { o.Root.ReadOnly = true }}
+	}, answers(map[string]string{"create /guest/x": "EROFS", "list /guest": ""})},
+	{"chroot", plain("list /guest\nlist /etc\nlist /proc\nlist /..\n"), answers(map[string]string{
+		"list /guest": "tmp", "list /etc": "ENOENT", "list /proc": "ENOENT", "list /..": "EACCES",
+	})},
+	{"rlimits", func(*testing.T) setup {
+		return setup{order: func(o *confine.Order) {
+			o.Rlimits = []confine.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 200, Hard: 200}}
+		}}
+	}, limitsHold},
+	{"bounding set", plain(""), inStatus(map[string]string{"CapBnd": none})},
+	{"groups", plain(""), inStatus(map[string]string{"Groups": "1234 5678"})},
+	{"gid", plain(""), inStatus(map[string]string{"Gid": "65533 65533 65533 65533"})},
+	{"uid", plain(""), inStatus(map[string]string{"Uid": "65534 65534 65534 65534"})},
+	{"capabilities", func(*testing.T) setup {
+		return setup{
+			order: func(o *confine.Order) { o.UID, o.GID, o.Groups, o.AllowRoot = 0, 0, nil, true },
+			attr:  func(a *syscall.SysProcAttr) { a.AmbientCaps = []uintptr{unix.CAP_CHOWN} },
+		}
+	}, inStatus(map[string]string{"CapEff": none, "CapPrm": none, "CapInh": none, "CapAmb": none, "CapBnd": none, "Uid": "0 0 0 0"})},
+	{"no_new_privs", plain(""), inStatus(map[string]string{"NoNewPrivs": "1"})},
+	{"dumpable", func(*testing.T) setup {
+		return setup{payload: "dumpable\n", order: func(o *confine.Order) {
+			o.UID, o.GID, o.AllowRoot, o.Filter = 0, 0, true, allowAll
+		}}
+	}, answers(map[string]string{"dumpable": "0"})},
+	{"landlock", func(t *testing.T) setup {
+		if confine.LandlockABI() < confine.MinLandlock {
+			t.Skip("needs Landlock, version 2")
+		}
+		return setup{payload: "open /\nbind 8080\nbind 8081\n", order: func(o *confine.Order) { o.Ports = []uint16{8080} }}
+	}, func(t *testing.T, p *pod) string {
+		want := map[string]string{"open /": "EACCES", "bind 8080": "ok", "bind 8081": "ok"}
+		if confine.LandlockABI() >= 4 {
+			want["bind 8081"] = "EACCES"
+		}
+		return answers(want)(t, p)
+	}},
+	{"close mounts", prepareVolumes, noStrangers},
+	{"seccomp", plain(""), inStatus(map[string]string{"Seccomp": "2", "Seccomp_filters": "1"})},
+}
+
+func differs(what, have, want string) string {
+	if have != want {
+		return fmt.Sprintf("%s is %q, want %q", what, have, want)
+	}
+	return ""
+}
+
+// scratchGroup is a cgroup of the tests' own.
+const scratchGroup = "limpet-confine-test"
+
+func prepareCgroup(t *testing.T) setup {
+	needRoot(t)
+	dir := filepath.Join("/sys/fs/cgroup/memory", scratchGroup)
+	if _, err := os.Stat("/sys/fs/cgroup/memory/tasks"); err != nil {
+		t.Skip("needs cgroup version 1")
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { // runs after the probe's end, which was prepared later
+		if err := unix.Rmdir(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return setup{tasks: []*os.File{must(os.OpenFile(filepath.Join(dir, "tasks"), os.O_WRONLY, 0))(t)}}
+}
+
+// prepareVolumes has a writable folder, a read-only one, a ConfigMap with its
+// links, a single file and a mount inside another.
+func prepareVolumes(t *testing.T) setup {
+	dir := t.TempDir()
+	for name, content := range map[string]string{"rw/f": "f", "ro/x": "x", "cm/..1/key": "k", "hosts": "h", "inner/i": "i"} {
+		writeFile(t, filepath.Join(dir, name), content)
+	}
+	for link, target := range map[string]string{"cm/..data": "..1", "cm/key": "..data/key"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"rw", "ro"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var payload strings.Builder
+	for q := range volumeAnswers {
+		payload.WriteString(q + "\n")
+	}
+	return setup{payload: payload.String(), mounts: []volume{
+		{filepath.Join(dir, "rw"), "/data", confine.Volume, false},
+		{filepath.Join(dir, "ro"), "/srv/ro", confine.ReadOnlyVolume, false},
+		{filepath.Join(dir, "cm"), "/etc/cfg", confine.ReadOnlyVolume, false},
+		{filepath.Join(dir, "hosts"), "/etc/hosts", confine.ReadOnlyVolume, true},
+		{filepath.Join(dir, "inner"), "/data/inner/deep", confine.ReadOnlyVolume, false},
+	}}
+}
+
+var volumeAnswers = map[string]string{
+	"read /guest/data/f":                `"f"`,
+	"create /guest/data/new":            "ok",
+	"map /guest/data/f":                 "EACCES", // noexec
+	"read /guest/srv/ro/x":              `"x"`,
+	"create /guest/srv/ro/new":          "EROFS",
+	"read /guest/etc/cfg/key":           `"k"`,
+	"read /guest/etc/hosts":             `"h"`,
+	"write /guest/etc/hosts":            "EROFS",
+	"read /guest/data/inner/deep/i":     `"i"`,
+	"create /guest/data/inner/deep/new": "EROFS",
+	"list /guest":                       "data etc srv tmp",
+}
+
+// noStrangers demands that only the descriptors of package spec are open, and
+// those that the Go runtime makes.
+func noStrangers(t *testing.T, p *pod) string {
+	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	for _, e := range must(os.ReadDir(dir))(t) {
+		link := must(os.Readlink(filepath.Join(dir, e.Name())))(t)
+		own := len(e.Name()) == 1 && e.Name() < fmt.Sprint(spec.FDFirstFree)
+		if !own && !strings.HasPrefix(link, "anon_inode:") {
+			return "descriptor " + e.Name() + " is " + link
+		}
+	}
+	return ""
+}
+
+// lockTells demands that the lock is held and tells the outer pid.
+func lockTells(t *testing.T, p *pod) string {
+	stat := proc(t, p, "stat")
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	want := p.pid() + " " + fields[22-3] + "\n"
+	if s := differs("lock", string(must(os.ReadFile(p.lock))(t)), want); s != "" {
+		return s
+	}
+	f := must(os.OpenFile(p.lock, os.O_RDWR, 0))(t)
+	defer f.Close()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		return "the lock is free"
+	}
+	return differs("pid inside", p.answers["pid"], "1")
+}
+
+func ownMountNS(t *testing.T, p *pod) string {
+	if ns := namespace(t, p.pid(), "mnt"); ns == p.startedIn {
+		return "it is in the mount namespace that it was started in"
+	}
+	for line := range strings.Lines(proc(t, p, "mountinfo")) {
+		if f := strings.Fields(line); !slices.Contains([]string{"/", "/guest", "/code"}, f[4]) {
+			return "it sees the mount " + line
+		}
+	}
+	return differs("list /guest", p.answers["list /guest"], "tmp")
+}
+
+func limitsHold(t *testing.T, p *pod) string {
+	limits := map[string]string{}
+	for line := range strings.Lines(proc(t, p, "limits")) {
+		if len(line) > 26 {
+			limits[strings.TrimSpace(line[:26])] = strings.Join(strings.Fields(line[26:])[:2], " ")
+		}
+	}
+	if s := differs("core", limits["Max core file size"], "0 0"); s != "" {
+		return s
+	}
+	return differs("open files", limits["Max open files"], "200 200")
+}
+
+// TestSteps shows each step of the constructor from inside and outside, and
+// then that its absence is seen.
+func TestSteps(t *testing.T) {
+	needRoot(t)
+	var names []string
+	for _, c := range stepChecks {
+		names = append(names, c.name)
+		t.Run(c.name, func(t *testing.T) {
+			p := run(t, c.prepare(t))
+			if wrong := c.verify(t, p); wrong != "" {
+				t.Error(wrong)
+			}
+			if state, said := p.end(); state.ExitCode() != 0 || said != "" {
+				t.Errorf("%v: %s", state, said)
+			}
+		})
+		t.Run("without "+c.name, func(t *testing.T) {
+			s := c.prepare(t)
+			s.skip = c.name
+			p := run(t, s)
+			if p.failed(s.payload) {
+				_, said := p.end()
+				t.Logf("seen: %s", strings.TrimSpace(said))
+				return
+			}
+			wrong := c.verify(t, p)
+			if wrong == "" {
+				t.Error("nobody sees that the step is left out")
+			}
+			t.Logf("seen: %s", wrong)
+		})
+	}
+	if !slices.Equal(names, confine.Steps()) {
+		t.Errorf("the table has %q, the constructor %q", names, confine.Steps())
+	}
+}
