@@ -1,0 +1,162 @@
+package cri
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// edge is what every call passes through, whatever its service: measure, log,
+// turn panics and errors into codes.
+type edge struct {
+	log     *slog.Logger
+	metrics *Metrics
+	slow    time.Duration
+}
+
+func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	done := e.begin(ctx, info.FullMethod, req)
+	defer func() {
+		if p := recover(); p != nil {
+			resp, err = nil, e.panicked(info.FullMethod, p)
+		}
+		err = toStatus(err)
+		done(resp, err)
+	}()
+	return handler(ctx, req)
+}
+
+func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	done := e.begin(ss.Context(), info.FullMethod, nil)
+	defer func() {
+		if p := recover(); p != nil {
+			err = e.panicked(info.FullMethod, p)
+		}
+		err = toStatus(err)
+		done(nil, err)
+	}()
+	return handler(srv, ss)
+}
+
+// panicked logs a bug of ours and keeps it from ending the daemon, under which
+// other pods live.
+func (e *edge) panicked(method string, p any) error {
+	e.metrics.panics.Inc()
+	e.log.Error("panic in a call; please report it", "method", path.Base(method), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	return status.Errorf(codes.Internal, "%s: internal error: %v; limpetd's log has the details", path.Base(method), p)
+}
+
+// begin notes the start of a call and returns what notes its end.
+func (e *edge) begin(ctx context.Context, full string, req any) func(resp any, err error) {
+	method, started := path.Base(full), time.Now()
+	measured := e.metrics.begin(method)
+	return func(resp any, err error) {
+		took := time.Since(started)
+		measured(status.Code(err), took)
+		level, text := e.weigh(method, req, took, err)
+		if !e.log.Enabled(ctx, level) {
+			return
+		}
+		attrs := append(fields(req, resp), slog.String("method", method), slog.Duration("took", took.Round(time.Microsecond)))
+		if err != nil {
+			attrs = append(attrs, slog.String("code", status.Code(err).String()), slog.String("error", status.Convert(err).Message()))
+		}
+		e.log.LogAttrs(ctx, level, text, attrs...)
+	}
+}
+
+// weigh says how much a call that ended matters to an operator. The kubelet's
+// questions, several a second for ever, do not.
+func (e *edge) weigh(method string, req any, took time.Duration, err error) (slog.Level, string) {
+	code := status.Code(err)
+	switch {
+	case code == codes.Unimplemented || code == codes.Canceled:
+		return slog.LevelDebug, "call not carried out"
+	case code == codes.NotFound && asks(method):
+		return slog.LevelDebug, "call for something gone"
+	case err != nil:
+		return slog.LevelWarn, "call failed"
+	case took > e.slow+patience(req) && !mayLast(method):
+		return slog.LevelWarn, "slow call"
+	case asks(method):
+		return slog.LevelDebug, "call"
+	}
+	return slog.LevelInfo, "call"
+}
+
+// asks reports whether a method only asks and changes nothing.
+func asks(method string) bool {
+	return strings.HasPrefix(method, "List") || strings.HasPrefix(method, "Stream") ||
+		strings.HasSuffix(method, "Status") || strings.HasSuffix(method, "Stats") ||
+		slices.Contains([]string{"Version", "RuntimeConfig", "UpdateRuntimeConfig", "ImageFsInfo", "GetContainerEvents", "Inspect"}, method)
+}
+
+// mayLast reports whether the length of a call says nothing about this node.
+func mayLast(method string) bool {
+	return slices.Contains([]string{"PullImage", "Import", "GetContainerEvents"}, method)
+}
+
+// patience is the time that a request itself asks for.
+func patience(req any) time.Duration {
+	if r, ok := req.(*runtime.StopContainerRequest); ok {
+		return time.Duration(r.GetTimeout()) * time.Second
+	}
+	return 0
+}
+
+// fields names the pod, the container and the image of a call, as far as the
+// request or the answer tells. Nothing else of a request is ever logged:
+// credentials and environments are in there.
+func fields(req, resp any) []slog.Attr {
+	var a []slog.Attr
+	a = addString(a, "pod", podOf(req), podOf(resp))
+	if r, ok := req.(interface {
+		GetConfig() *runtime.PodSandboxConfig
+	}); ok {
+		m := r.GetConfig().GetMetadata()
+		a = addString(a, "name", m.GetNamespace()+"/"+m.GetName())
+	}
+	a = addString(a, "container", containerOf(req), containerOf(resp))
+	if r, ok := req.(*runtime.CreateContainerRequest); ok {
+		a = addString(a, "name", r.GetConfig().GetMetadata().GetName())
+		a = addString(a, "image", r.GetConfig().GetImage().GetUserSpecifiedImage(), r.GetConfig().GetImage().GetImage())
+	}
+	if r, ok := req.(interface{ GetImage() *runtime.ImageSpec }); ok {
+		a = addString(a, "image", r.GetImage().GetImage())
+	}
+	return a
+}
+
+// addString adds the first value that says something.
+func addString(a []slog.Attr, key string, values ...string) []slog.Attr {
+	for _, v := range values {
+		if v != "" && v != "/" {
+			return append(a, slog.String(key, v))
+		}
+	}
+	return a
+}
+
+func podOf(m any) string {
+	if r, ok := m.(interface{ GetPodSandboxId() string }); ok {
+		return r.GetPodSandboxId()
+	}
+	return ""
+}
+
+func containerOf(m any) string {
+	if r, ok := m.(interface{ GetContainerId() string }); ok {
+		return r.GetContainerId()
+	}
+	return ""
+}
