@@ -141,7 +141,7 @@ func userOf(sc *runtime.LinuxContainerSecurityContext, i image.RunConfig, p Prof
 // stopSignal is the request's, else the image's, else SIGTERM.
 func stopSignal(c *runtime.ContainerConfig, i image.RunConfig) (syscall.Signal, error) {
 	if s := c.GetStopSignal(); s != runtime.Signal_SIGNAL_RUNTIME_DEFAULT {
-		n, ok := signalNumber(strings.TrimPrefix(s.String(), "SIGNAL_"))
+		n, ok := criNumber(s)
 		if !ok {
 			return 0, invalid("stop signal %s is unknown to this node", s)
 		}
@@ -197,21 +197,25 @@ func realTime(from, sign int, rest string, words ...string) (syscall.Signal, boo
 	return 0, false
 }
 
-// criSignal is a signal in the words of CRI.
-func criSignal(s syscall.Signal) runtime.Signal {
-	for n, name := range runtime.Signal_name {
-		if got, ok := signalNumber(strings.TrimPrefix(name, "SIGNAL_")); ok && got == s && !aliases(runtime.Signal(n)) {
-			return runtime.Signal(n)
+// criNumber is the number of a signal of CRI, which has three under two names.
+func criNumber(s runtime.Signal) (syscall.Signal, bool) {
+	switch s {
+	case runtime.Signal_SIGNAL_SIGCLD:
+		return unix.SIGCHLD, true
+	case runtime.Signal_SIGNAL_SIGIOT:
+		return unix.SIGABRT, true
+	case runtime.Signal_SIGNAL_SIGPOLL:
+		return unix.SIGIO, true
+	}
+	return signalNumber(strings.TrimPrefix(s.String(), "SIGNAL_"))
+}
+
+// criSignal is a signal in the words of CRI: the lowest that has its number.
+func criSignal(n syscall.Signal) runtime.Signal {
+	for s := runtime.Signal_SIGNAL_SIGABRT; s <= runtime.Signal_SIGNAL_SIGRTMAX; s++ {
+		if got, ok := criNumber(s); ok && got == n {
+			return s
 		}
 	}
 	return runtime.Signal_SIGNAL_RUNTIME_DEFAULT
-}
-
-// aliases reports whether a signal is another name of one that CRI has too.
-func aliases(s runtime.Signal) bool {
-	switch s {
-	case runtime.Signal_SIGNAL_SIGCLD, runtime.Signal_SIGNAL_SIGIOT, runtime.Signal_SIGNAL_SIGPOLL:
-		return true
-	}
-	return false
 }
