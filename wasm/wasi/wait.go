@@ -34,16 +34,27 @@ func (s *System) CloseStdin() {
 
 // StopListening makes the kernel refuse new connections on every listening
 // socket; a guest that waits in accept gets an error. Any goroutine may call
-// it before Close.
+// it.
 func (s *System) StopListening() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, fd := range s.listeners {
 		unix.Shutdown(fd, unix.SHUT_RDWR) // ENOTCONN: it was stopped before
 	}
-	s.look()
+	s.lookLocked()
 }
 
 // look makes a guest that waits look at what changed.
 func (s *System) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lookLocked()
+}
+
+func (s *System) lookLocked() {
+	if s.wake < 0 {
+		return
+	}
 	one := [8]byte{1}
 	unix.Write(s.wake, one[:]) // EAGAIN: it is readable already
 }

@@ -9,8 +9,8 @@
 // knows how a call of some preview looks in guest memory: that is wasm/wasip1.
 //
 // A System belongs to one goroutine, the one that runs the guest. Interrupt,
-// CloseStdin, StopListening and Err may be called from any goroutine; they
-// take no lock. A guest that waits does so in one ppoll on its own thread,
+// CloseStdin, StopListening and Err may be called from any goroutine, at any
+// time; the one lock there is keeps them and Close apart. A guest that waits does so in one ppoll on its own thread,
 // whose first descriptor is the eventfd that Interrupt writes to: an idle
 // guest costs no second thread and no CPU time.
 package wasi
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -110,10 +111,14 @@ type System struct {
 	stderr    stream
 	stdin     int
 
-	wake       int // eventfd, readable once the guest must look up from its wait
 	stop       atomic.Pointer[interrupt]
 	stdinEnded atomic.Bool
-	listeners  []int // duplicates, for StopListening
+
+	// mu keeps Close from taking descriptors away from those who use them on
+	// other goroutines. The System's own goroutine reads them without it.
+	mu        sync.Mutex
+	wake      int   // eventfd, readable once the guest must look up from its wait
+	listeners []int // duplicates, for StopListening
 
 	// Scratch space of the call in progress, so that calls do not allocate.
 	vec    Buffers
@@ -294,6 +299,8 @@ func (s *System) Close() error {
 			s.table.slots[i] = nil
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, fd := range s.listeners {
 		unix.Close(fd)
 	}
