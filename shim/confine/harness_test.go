@@ -82,6 +82,7 @@ type pod struct {
 	dir     string
 	netns   *os.File
 	lock    string
+	logFile *os.File
 	// startedIn is the mount namespace of the thread that started it.
 	startedIn string
 }
@@ -96,6 +97,10 @@ type setup struct {
 	compile bool
 	tasks   []*os.File
 	attr    func(*syscall.SysProcAttr)
+	// lockedBy makes somebody else hold the lock.
+	lockedBy string
+	// binary is run instead of the tests' probe.
+	binary string
 	// ownMounts starts the probe in a copy of the node's mounts, not in them.
 	ownMounts bool
 	// extra is passed on without being in the order.
@@ -122,9 +127,16 @@ func start(t *testing.T, s setup) *pod {
 
 	in, stdin := pipe(t)
 	log, logW := pipe(t)
-	p.stdin, p.log = stdin, bufio.NewReader(log)
+	p.stdin, p.log, p.logFile = stdin, bufio.NewReader(log), log
 	p.stderr = create(t, filepath.Join(p.dir, "stderr"))
 	p.lock = filepath.Join(p.dir, "lock")
+	if s.lockedBy != "" {
+		other := create(t, p.lock)
+		t.Cleanup(func() { other.Close() })
+		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+	}
 	null := must(os.OpenFile("/dev/null", os.O_RDWR, 0))(t)
 	files := []*os.File{nil, null, null, create(t, p.lock), logW}
 	if s.compile {
@@ -175,7 +187,11 @@ func start(t *testing.T, s setup) *pod {
 }
 
 func (p *pod) exec(s setup, in *os.File, files []*os.File) {
-	p.cmd = exec.Command(buildProbe(p.t))
+	path := s.binary
+	if path == "" {
+		path = buildProbe(p.t)
+	}
+	p.cmd = exec.Command(path)
 	p.cmd.Env = []string{"LIMPET_HOST=1", "GOMAXPROCS=1"}
 	if s.compile {
 		p.cmd.Args = append(p.cmd.Args, "compile")
@@ -253,6 +269,13 @@ func (p *pod) end() (*os.ProcessState, string) {
 		p.t.Error(err)
 	}
 	return p.cmd.ProcessState, string(b)
+}
+
+// close lets go of what the test holds of it.
+func (p *pod) close() {
+	for _, f := range []*os.File{p.logFile, p.stderr, p.netns, p.stdin} {
+		f.Close()
+	}
 }
 
 // run starts a probe and reads its answers.

@@ -62,6 +62,8 @@ func act(verb, arg string) string {
 		return text(os.WriteFile(arg, []byte("probe"), 0o644))
 	case "create": // as a guest that never truncates
 		return create(arg)
+	case "fill":
+		return fill(arg)
 	case "rename":
 		from, to, _ := strings.Cut(arg, " ")
 		return text(unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, 0))
@@ -124,6 +126,23 @@ func create(path string) string {
 	}
 	unix.Close(fd)
 	return text(nil)
+}
+
+// fill writes to a file until it is refused.
+func fill(path string) string {
+	fd, err := unix.Open(path, unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return text(err)
+	}
+	defer unix.Close(fd)
+	var page [4096]byte
+	for total := 0; ; {
+		n, err := unix.Write(fd, page[:])
+		if err != nil {
+			return strconv.Itoa(total) + " " + text(err)
+		}
+		total += n
+	}
 }
 
 // mapCode maps a file as the engine maps code.
