@@ -52,7 +52,7 @@ var (
 	guestGrow = wat(`
 	  (if (i32.ne (memory.grow (i32.const 959)) (i32.const 1)) (then (call $proc_exit (i32.const 2))))
 	  (if (i32.ne (memory.grow (i32.const 65)) (i32.const -1)) (then (call $proc_exit (i32.const 1))))
-	  ` + say(1, "grow refused\n"), text("grow refused\n"))
+	  `+say(1, "grow refused\n"), text("grow refused\n"))
 	// guestEat touches all of 64 MiB.
 	guestEat = wat(`(local $at i32)
 	  (drop (memory.grow (i32.const 1000)))

@@ -25,18 +25,21 @@ import (
 // linkFlags are those of the release, so that the tests run what is shipped.
 const linkFlags = "-s -w -linkmode=external -extldflags '-static -Wl,--gc-sections'"
 
+// hostEnv names a limpet-host to test instead of one that is built here.
+const hostEnv = "LIMPET_TEST_HOST"
+
 // built is the limpet-host under test, made once.
 var built = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv(hostEnv); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "limpet-host-")
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "limpet-host")
-	args := []string{"build", "-trimpath", "-ldflags", linkFlags, "-o", path}
-	if o := os.Getenv("LIMPET_TEST_OVERLAY"); o != "" {
-		args = append(args, "-overlay", o)
-	}
-	out, err := exec.Command("go", append(args, "github.com/limpet-cri/limpet/cmd/limpet-host")...).CombinedOutput()
+	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", linkFlags, "-o", path,
+		"github.com/limpet-cri/limpet/cmd/limpet-host").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
@@ -45,8 +48,12 @@ var built = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if job := os.Getenv(helperEnv); job != "" {
+		helper(job)
+		return
+	}
 	code := m.Run()
-	if path, err := built(); err == nil {
+	if path, err := built(); err == nil && os.Getenv(hostEnv) == "" {
 		os.RemoveAll(filepath.Dir(path))
 	}
 	os.Exit(code)
@@ -120,7 +127,10 @@ func (n *node) close() {
 
 type testLog struct{ testing.TB }
 
-func (l testLog) Write(p []byte) (int, error) { l.Log(strings.TrimSpace(string(p))); return len(p), nil }
+func (l testLog) Write(p []byte) (int, error) {
+	l.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
 
 // compile returns the compiled code of a guest in text form.
 func (n *node) compile(wat string) string {

@@ -168,13 +168,17 @@ func (h *Host) Kill() error {
 	h.killed = true
 	h.mu.Unlock()
 	err := signalPidfd(h.pidfd, unix.SIGKILL)
-	if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.ESRCH) {
+	if err == nil || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("kill host of container %s: %w", h.id, err)
+	select {
+	case <-h.done: // its pidfd is closed then
+		return nil
+	case <-h.s.closing:
+		err = ErrClosed
+	default:
 	}
-	return nil
+	return fmt.Errorf("kill host of container %s: %w", h.id, err)
 }
 
 // ReopenLog lets the host go on in a new file at the container's log path.

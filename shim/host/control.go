@@ -10,6 +10,10 @@ import (
 // place of the oldest.
 const maxConns = 4
 
+// maxRequest is more than any request has bytes; a longer one is cut, and not
+// understood.
+const maxRequest = 64
+
 // control answers the control socket.
 type control struct {
 	h     *host
@@ -103,9 +107,9 @@ func (c *control) send(fd int, m *spec.Message) {
 // answer reads one request and carries it out. It reports whether the guest is
 // to start.
 func (c *control) answer(fd int) (start bool) {
-	b := make([]byte, spec.MaxControlMessage)
-	rights := make([]byte, unix.CmsgSpace(4))
-	n, nr, _, _, err := unix.Recvmsg(fd, b, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	var b [maxRequest]byte
+	var rights [32]byte // one descriptor
+	n, nr, _, _, err := unix.Recvmsg(fd, b[:], rights[:], unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 	switch {
 	case err == unix.EAGAIN, err == unix.EINTR:
 		return false

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"runtime"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -36,8 +35,6 @@ type host struct {
 // run makes everything ready, waits for the word, and runs the guest. It does
 // not return: end leaves the process.
 func run(p *spec.Payload) int {
-	// The guest runs on the main thread, whose stack is the largest.
-	runtime.LockOSThread()
 	h := &host{p: p, log: logs.New(spec.FDLog)}
 	if err := h.prepare(); err != nil {
 		h.end(spec.Exit{Code: spec.CodeHostFailed, Reason: spec.ReasonHostFailed, Message: err.Error()})
