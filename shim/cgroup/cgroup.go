@@ -121,7 +121,7 @@ func checkPath(path string) error {
 		if part == ".." || part == "." {
 			return fmt.Errorf("%w: %q holds %q", ErrPath, path, part)
 		}
-		if strings.HasSuffix(part, ".slice") && strings.Contains(path, ":") {
+		if strings.Contains(part, ".slice:") {
 			return fmt.Errorf("%w: %q is written for the systemd driver; set cgroupDriver to cgroupfs", ErrPath, path)
 		}
 	}

@@ -42,20 +42,7 @@ func detectV2(root string) (*Hierarchy, error) {
 		return nil, fmt.Errorf("%w: version 2 at %s has no controller %s (it has: %s)",
 			ErrUnsupported, root, strings.Join(lack, ", "), strings.Join(have, " "))
 	}
-	h := &Hierarchy{root: root, v2: true, swap: true}
-	if _, err := os.Stat(filepath.Join(root, "cgroup.kill")); err == nil {
-		return h, nil
-	}
-	if !kernelHasKill(root) {
-		h.missing = append(h.missing, "cgroup.kill (kernel 5.14): processes are killed one by one")
-	}
-	return h, nil
-}
-
-// kernelHasKill looks for cgroup.kill in some child: the root has none.
-func kernelHasKill(root string) bool {
-	m, err := filepath.Glob(filepath.Join(root, "*", "cgroup.kill"))
-	return err == nil && len(m) > 0
+	return &Hierarchy{root: root, v2: true, swap: true}, nil
 }
 
 func detectV1(root string) (*Hierarchy, error) {
