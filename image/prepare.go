@@ -222,7 +222,7 @@ func (e *entry) inspectGuest(f *os.File, name, argv0 string) (Module, error) {
 		return Module{}, fmt.Errorf("entry point %q: %w", argv0, err)
 	}
 	if c != artifact.Module {
-		return Module{}, notWasm(e, fmt.Sprintf("the entry point %q is %s", argv0, describe(f, c)))
+		return Module{}, notWasm(e, fmt.Sprintf("the entry point %q is %s", argv0, artifact.Describe(c, f, size)))
 	}
 	if size > MaxModuleBytes {
 		return Module{}, fmt.Errorf("%w: module %s has %d bytes, at most %d are accepted", ErrTooLarge, name, size, int64(MaxModuleBytes))
@@ -239,23 +239,6 @@ func (e *entry) inspectGuest(f *os.File, name, argv0 string) (Module, error) {
 		return Module{}, fmt.Errorf("read module %s: %w", name, err)
 	}
 	return Module{Path: name, Digest: d.String()}, nil
-}
-
-// describe says what a file is that cannot be run.
-func describe(f *os.File, c artifact.Content) string {
-	switch c {
-	case artifact.Component:
-		return "a WebAssembly component, and only core modules run here (build it for wasip1)"
-	case artifact.Interface:
-		return "an interface package (WIT only) with nothing to run in it"
-	case artifact.Precompiled:
-		return "native code (an ELF program or precompiled Wasm)"
-	}
-	head := make([]byte, 2)
-	if n, _ := f.ReadAt(head, 0); n == 2 && string(head) == "#!" {
-		return "a script for an interpreter"
-	}
-	return "no WebAssembly module"
 }
 
 // candidates are the paths that argv0 may mean, as a shell would look: a path

@@ -97,10 +97,10 @@ func TestRefused(t *testing.T) {
 		say              string
 		as               error
 	}{
-		{"component", v0Type, []layerSpec{rawLayer("application/wasm", wasmComponent)}, "is a WebAssembly component", ErrRefused},
+		{"component", v0Type, []layerSpec{rawLayer("application/wasm", wasmComponent)}, "is a component", ErrRefused},
 		{"wit", v0Type, []layerSpec{rawLayer("application/wasm", wasmInterface)}, "interface package", ErrRefused},
-		{"elf", v0Type, []layerSpec{rawLayer("application/wasm", elfFile)}, "native code", ErrRefused},
-		{"elf-image", ocispec.MediaTypeImageConfig, []layerSpec{{mediaType: ocispec.MediaTypeImageLayer, bytes: elfFile, diffID: "sha256:" + "0000000000000000000000000000000000000000000000000000000000000000"}}, "native code", ErrRefused},
+		{"elf", v0Type, []layerSpec{rawLayer("application/wasm", elfFile)}, "never executed", ErrRefused},
+		{"elf-image", ocispec.MediaTypeImageConfig, []layerSpec{{mediaType: ocispec.MediaTypeImageLayer, bytes: elfFile, diffID: "sha256:" + "0000000000000000000000000000000000000000000000000000000000000000"}}, "never executed", ErrRefused},
 		{"two", v0Type, []layerSpec{wasm, rawLayer("application/wasm", wasmModule("y"))}, "exactly one layer", ErrRefused},
 		{"text", ocispec.MediaTypeEmptyJSON, []layerSpec{rawLayer("text/plain", []byte("hello, this is text"))}, "is not WebAssembly", ErrRefused},
 		{"helm", "application/vnd.cncf.helm.config.v1+json", []layerSpec{wasm}, "a Helm chart", ErrRefused},

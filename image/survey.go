@@ -201,12 +201,16 @@ func id(s string) (int64, bool) {
 
 // runConfig is what the image says, with the defaults of ours.
 func (s *Service) runConfig(a artifact.Artifact, resolved string) RunConfig {
+	return runConfig(a, resolved, s.cfg.DefaultUID)
+}
+
+func runConfig(a artifact.Artifact, resolved string, defaultUID int64) RunConfig {
 	c := a.Config.Config
 	r := RunConfig{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal}
 	if len(r.Entrypoint) == 0 && len(r.Cmd) == 0 && len(a.Modules) > 0 {
 		r.Entrypoint = []string{path.Base(a.Modules[0].Title)}
 	}
-	r.UID, r.GID = s.cfg.DefaultUID, s.cfg.DefaultUID
+	r.UID, r.GID = defaultUID, defaultUID
 	name, group, _ := strings.Cut(c.User, ":")
 	if name == "" {
 		return r

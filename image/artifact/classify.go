@@ -1,7 +1,6 @@
 package artifact
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/limpet-cri/limpet/wasm/binary"
 )
 
 // Kind is what an artifact is, in a word for people.
@@ -40,10 +41,9 @@ func isImageConfig(t string) bool {
 	return t == ocispec.MediaTypeImageConfig || t == dockerConfig
 }
 
-// Layer is a layer and what its bytes are.
+// Layer is a layer that is used.
 type Layer struct {
 	ocispec.Descriptor
-	Content Content
 	// DiffID of a tar layer, from the config.
 	DiffID digest.Digest
 	// Title names a module.
@@ -70,24 +70,15 @@ func Classify(m ocispec.Manifest, config []byte, open func(ocispec.Descriptor) (
 	if err := a.readConfig(config, image || m.Config.MediaType == configV0); err != nil {
 		return a, err
 	}
-	var kinds []Layer
 	for i, d := range m.Layers {
-		c, err := sniff(d, open)
+		k, err := layerKind(i, d, image, open)
 		if err != nil {
 			return a, err
 		}
-		if err := refuseContent(c, d, i, image); err != nil {
-			return a, err
-		}
-		kinds = append(kinds, Layer{Descriptor: d, Content: c})
-	}
-	for i, l := range kinds {
-		if l.Content == Module {
-			l.Title = title(l.Descriptor, len(a.Modules))
-			a.Modules = append(a.Modules, l)
+		if k == binary.KindModule {
+			a.Modules = append(a.Modules, Layer{Descriptor: d, Title: title(d, len(a.Modules))})
 		} else {
-			kinds[i] = l
-			a.Tars = append(a.Tars, l)
+			a.Tars = append(a.Tars, Layer{Descriptor: d})
 		}
 	}
 	if err := a.name(m); err != nil {
@@ -209,14 +200,46 @@ func title(d ocispec.Descriptor, n int) string {
 	return t
 }
 
-func sniff(d ocispec.Descriptor, open func(ocispec.Descriptor) (ReaderAt, error)) (Content, error) {
+// layerKind says what a layer is, and refuses what can never run.
+func layerKind(i int, d ocispec.Descriptor, image bool, open func(ocispec.Descriptor) (ReaderAt, error)) (binary.Kind, error) {
 	r, err := open(d)
 	if err != nil {
-		return Unknown, fmt.Errorf("open layer %s: %w", d.Digest, err)
+		return 0, fmt.Errorf("open layer %s: %w", d.Digest, err)
 	}
 	defer r.Close()
-	return Sniff(r, d.Size)
+	k, err := Sniff(r, d.Size)
+	if err != nil {
+		return 0, fmt.Errorf("layer %s: %w", d.Digest, err)
+	}
+	switch k {
+	case binary.KindModule, binary.KindTar, binary.KindGzip, binary.KindZstd:
+		return k, nil
+	case binary.KindPrecompiled, binary.KindAOT, binary.KindELF, binary.KindComponent, binary.KindText:
+		return 0, fmt.Errorf("%w: layer %d (%s) is %s", ErrRefused, i, d.Digest, Describe(k, r, d.Size))
+	}
+	if image {
+		return 0, fmt.Errorf("%w: layer %d (%s, %q) is %s, neither a tar archive nor a Wasm module", ErrInvalid, i, d.Digest, short(d.MediaType), k)
+	}
+	return 0, fmt.Errorf("%w: layer %d (%s, %q) is %s; a .wasm module is wanted", ErrRefused, i, d.Digest, short(d.MediaType), k)
 }
+
+// Content is what bytes are; Info is what a core module says about itself.
+type (
+	Content = binary.Kind
+	Info    = binary.Info
+)
+
+// What bytes can be, as far as it matters here.
+const (
+	Unknown = binary.KindUnknown
+	Module  = binary.KindModule
+	Tar     = binary.KindTar
+	Gzip    = binary.KindGzip
+	Zstd    = binary.KindZstd
+)
+
+// ReadModule reads what a core module says about itself.
+func ReadModule(r io.ReaderAt, size int64) (*Info, error) { return binary.ReadModule(r, size) }
 
 // ReaderAt is a blob.
 type ReaderAt interface {
@@ -224,72 +247,41 @@ type ReaderAt interface {
 	io.Closer
 }
 
-// refuseContent refuses layers that can never run, each with a sentence.
-func refuseContent(c Content, d ocispec.Descriptor, i int, image bool) error {
-	switch c {
-	case Module, Tar, Gzip, Zstd:
-		return nil
-	case Component:
-		return fmt.Errorf("%w: layer %d (%s) is a WebAssembly component, and only core modules run here; build it for wasip1 (for example --target wasm32-wasip1)", ErrRefused, i, d.Digest)
-	case Interface:
-		return fmt.Errorf("%w: layer %d (%s) is an interface package (WIT only): there is nothing to run in it", ErrRefused, i, d.Digest)
-	case Precompiled:
-		return fmt.Errorf("%w: layer %d (%s) is native code, precompiled or an ELF file; code from outside is never executed, push the .wasm instead", ErrRefused, i, d.Digest)
-	case Empty:
-		if image {
-			return fmt.Errorf("%w: layer %d (%s) is no tar archive", ErrInvalid, i, d.Digest)
-		}
-		return fmt.Errorf("%w: layer %d (%s) is too short to be anything", ErrRefused, i, d.Digest)
+// Sniff says what a file is, by its content.
+func Sniff(r io.ReaderAt, size int64) (binary.Kind, error) {
+	k, err := binary.SniffFile(r, size)
+	if err != nil {
+		return k, fmt.Errorf("look at the first bytes: %w", err)
 	}
-	if image {
-		return fmt.Errorf("%w: layer %d (%s, %q) is neither a tar archive nor a Wasm module", ErrInvalid, i, d.Digest, short(d.MediaType))
+	if k != binary.KindUnknown || size < 2*tarBlock {
+		return k, nil
 	}
-	return fmt.Errorf("%w: layer %d (%s, %q) is not WebAssembly; a .wasm module is wanted", ErrRefused, i, d.Digest, short(d.MediaType))
+	// An archive without files is two blocks of zeros.
+	var b [2 * tarBlock]byte
+	if n, err := r.ReadAt(b[:], 0); n == len(b) && b == [2 * tarBlock]byte{} {
+		return binary.KindTar, nil
+	} else if err != nil && err != io.EOF {
+		return k, fmt.Errorf("look at the first bytes: %w", err)
+	}
+	return k, nil
 }
 
-// Content is what bytes are.
-type Content int
+const tarBlock = 512
 
-// What bytes can be.
-const (
-	Unknown Content = iota
-	Empty
-	Module
-	Component
-	Interface
-	Precompiled
-	Gzip
-	Zstd
-	Tar
-)
-
-// sniffBytes is how much of a blob is looked at.
-const sniffBytes = 512
-
-// Sniff looks at the first bytes, and for a component at its sections.
-func Sniff(r io.ReaderAt, size int64) (Content, error) {
-	b := make([]byte, min(sniffBytes, max(size, 0)))
-	n, err := r.ReadAt(b, 0)
-	if err != nil && err != io.EOF {
-		return Unknown, fmt.Errorf("look at the first bytes: %w", err)
+// Describe says what a file is that cannot be run, and what to do.
+func Describe(k binary.Kind, r io.ReaderAt, size int64) string {
+	switch k {
+	case binary.KindComponent:
+		c, err := binary.ReadComponent(r, size)
+		switch {
+		case err != nil:
+			return "a component, and only core modules run here; build it for wasip1 (for example --target wasm32-wasip1)"
+		case c.WITOnly():
+			return c.String() + "; name the program that implements it"
+		}
+		return c.String() + "; only core modules run here, so build it for wasip1 (for example --target wasm32-wasip1)"
+	case binary.KindPrecompiled, binary.KindAOT, binary.KindELF:
+		return k.String() + "; native code from outside is never executed, so push the .wasm instead"
 	}
-	b = b[:n]
-	switch {
-	case bytes.HasPrefix(b, []byte("\x00asm")):
-		return sniffWasm(b, r, size), nil
-	case bytes.HasPrefix(b, []byte("\x7fELF")), bytes.HasPrefix(b, []byte("\x00aot")):
-		return Precompiled, nil
-	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
-		return Gzip, nil
-	case bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		return Zstd, nil
-	case len(b) > 262 && string(b[257:262]) == "ustar":
-		return Tar, nil
-	case len(b) == sniffBytes && bytes.Count(b, []byte{0}) == sniffBytes:
-		// An empty archive is two blocks of zeros.
-		return Tar, nil
-	case len(b) < 8:
-		return Empty, nil
-	}
-	return Unknown, nil
+	return k.String()
 }
