@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,9 +26,9 @@ var (
 	// ErrNotValid is returned for a module that the engine refuses.
 	ErrNotValid = errors.New("module does not validate")
 	// ErrCompileTime is returned for a module whose compilation took too long.
-	ErrCompileTime = errors.New("module took too long to compile")
+	ErrCompileTime = errors.New("module cannot be compiled in time")
 	// ErrCompileMemory is returned for one that needed too much memory.
-	ErrCompileMemory = errors.New("module needed too much memory to compile")
+	ErrCompileMemory = errors.New("module cannot be compiled in bounds of memory")
 )
 
 // Bounds of compiling. A real module takes half a second and less than a
@@ -38,9 +39,11 @@ const (
 	// enough for a Go program of 12 MB, 1 GiB are not for one of 3 MB; what
 	// needs more than 4 GiB was made to.
 	DefaultCompileMemory = 4 << 30
-	compileBase          = 10 * time.Second
-	compilePerMB         = 2 * time.Second
-	compileMost          = 5 * time.Minute
+	// DefaultCompileTime is what every module has; a large one has 2 s more
+	// per MB, four times what real ones take on one slow processor.
+	DefaultCompileTime = 10 * time.Second
+	compilePerMB       = 2 * time.Second
+	compileMost        = 5 * time.Minute
 	// maxCode bounds the compiled code, in bytes: 4 times a module of the
 	// greatest size that an image may hold.
 	maxCode = 1 << 30
@@ -57,7 +60,8 @@ const (
 
 // Exit codes of a compile child (sysexits.h).
 const (
-	exitNotValid = 65 // EX_DATAERR: what it said is about the module
+	exitNotValid    = 65 // EX_DATAERR: what it said is about the module
+	exitChildFailed = 70 // EX_SOFTWARE: it is about the compiler or its files
 )
 
 // Compile compiles the module in, which must be a regular file at its start,
@@ -68,18 +72,15 @@ func (s *Supervisor) Compile(ctx context.Context, in, out *os.File, proposals []
 	if err != nil {
 		return fmt.Errorf("compile: %w", err)
 	}
-	limit := min(compileBase+time.Duration(fi.Size()>>20)*compilePerMB, compileMost)
+	limit := min(s.cfg.CompileTime+time.Duration(fi.Size()>>20)*compilePerMB, compileMost)
 	_, err = s.child(ctx, childSpec{mode: confine.Compile, arg: "compile", in: in, out: out, limit: limit, proposals: proposals})
-	if err != nil {
-		return fmt.Errorf("compile: %w", err)
-	}
-	return nil
+	return err
 }
 
 // EngineKey names what compiled code depends on beside the module: the
 // engine's build, the processor, the settings and proposals.
 func (s *Supervisor) EngineKey(ctx context.Context, proposals []string) (string, error) {
-	key, err := s.child(ctx, childSpec{mode: confine.Key, arg: "key", in: s.null, limit: compileBase, proposals: proposals})
+	key, err := s.child(ctx, childSpec{mode: confine.Key, arg: "key", in: s.null, limit: s.cfg.CompileTime, proposals: proposals})
 	if err != nil {
 		return "", fmt.Errorf("key of the engine: %w", err)
 	}
@@ -154,7 +155,8 @@ func (s *Supervisor) startChild(cs childSpec, group *cgroup.Group, files []*os.F
 	for _, f := range files {
 		l.files.add(f)
 	}
-	seconds := uint64(cs.limit/time.Second) * uint64(max(1, cap(s.compilers)))
+	// One compiler may use all processors for as long as its time is.
+	seconds := uint64(cs.limit/time.Second)*uint64(runtime.NumCPU()) + 1
 	l.order = confine.Order{
 		Mode: cs.mode, EmptyNS: l.files.add(s.emptyNS), UID: compileUser, GID: compileUser,
 		Filter: s.compileFilters, SealFilter: s.seal,
@@ -209,7 +211,7 @@ func awaitChild(ctx context.Context, pidfd *os.File, limit time.Duration) (unix.
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	} else if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: longer than %v", ErrCompileTime, limit)
+		err = fmt.Errorf("%w: it took longer than %v", ErrCompileTime, limit)
 	}
 	_ = signalPidfd(pidfd, unix.SIGKILL) // it may have ended just now
 	_ = pidfd.SetReadDeadline(time.Now().Add(removeTimeout))
@@ -226,17 +228,20 @@ func (s *Supervisor) judge(ws unix.WaitStatus, text string, group *cgroup.Group,
 		return nil
 	}
 	if ws.Exited() && ws.ExitStatus() == exitNotValid {
-		return fmt.Errorf("%w: %s", ErrNotValid, text)
+		return fmt.Errorf("%w: %s", ErrNotValid, strings.TrimPrefix(text, "validate: "))
 	}
 	oom := uint64(0)
 	if group != nil {
 		oom, _ = group.OOMKills() // unreadable means: not told by the cgroup
 	}
 	if oom > 0 || outOfMemory(text) {
-		return fmt.Errorf("%w: more than %d MiB", ErrCompileMemory, s.cfg.CompileMemory>>20)
+		return fmt.Errorf("%w: it needed more memory than %d MiB", ErrCompileMemory, s.cfg.CompileMemory>>20)
 	}
 	if ws.Signaled() && (ws.Signal() == unix.SIGKILL || ws.Signal() == unix.SIGXCPU) {
-		return fmt.Errorf("%w: longer than %v", ErrCompileTime, limit)
+		return fmt.Errorf("%w: it took longer than %v", ErrCompileTime, limit)
+	}
+	if ws.Exited() && ws.ExitStatus() == exitChildFailed {
+		return fmt.Errorf("%w: compiler: %s", ErrHostFailed, text)
 	}
 	how := "status " + strconv.Itoa(ws.ExitStatus())
 	if ws.Signaled() {

@@ -51,6 +51,9 @@ type Config struct {
 	// the memory limit of one; 0 means DefaultCompileMemory.
 	CompileCgroup string
 	CompileMemory int64
+	// CompileTime bounds the compilation of a small module; 0 means
+	// DefaultCompileTime.
+	CompileTime time.Duration
 }
 
 // Bounds of waiting.
@@ -94,6 +97,9 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 	}
 	if cfg.CompileMemory <= 0 {
 		cfg.CompileMemory = DefaultCompileMemory
+	}
+	if cfg.CompileTime <= 0 {
+		cfg.CompileTime = DefaultCompileTime
 	}
 	s := &Supervisor{
 		cfg: cfg, log: log, compilers: make(chan struct{}, cfg.Compilers),
