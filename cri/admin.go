@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	"github.com/limpet-cri/limpet/cri/admin"
@@ -23,18 +24,14 @@ func (s *adminServer) Import(ctx context.Context, archive io.Reader) ([]admin.Im
 	return out, nil
 }
 
-func (s *adminServer) Inspect(_ context.Context, ref string) (admin.Image, bool, error) {
-	img, found, err := s.images.Status(ref)
-	if err != nil || !found {
-		return admin.Image{}, false, err
+func (s *adminServer) Inspect(ctx context.Context, ref string) (any, bool, error) {
+	i, err := s.images.Inspect(ctx, ref)
+	if errors.Is(err, image.ErrNotFound) {
+		return nil, false, nil
 	}
-	return adminImage(img), true, nil
+	return i, err == nil, err
 }
 
 func adminImage(img image.Image) admin.Image {
-	out := admin.Image{ID: img.ID, Tags: img.RepoTags, Digests: img.RepoDigests, Kind: img.Kind, Size: img.Size}
-	for _, m := range img.Modules {
-		out.Modules = append(out.Modules, admin.Module{Path: m.Path, Digest: m.Digest})
-	}
-	return out
+	return admin.Image{ID: img.ID, Tags: img.RepoTags, Digests: img.RepoDigests, Kind: img.Kind, Size: img.Size}
 }

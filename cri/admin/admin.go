@@ -36,29 +36,22 @@ const chunkSize = 256 << 10
 // service does not speak.
 var ErrMalformed = errors.New("the answer of the admin service is not understood; limpet and limpetd should be of the same version")
 
-// Image is what people are told of an image on the node.
+// Image is what an import brought.
 type Image struct {
 	ID      string   `json:"id"`
 	Tags    []string `json:"tags,omitempty"`
 	Digests []string `json:"digests,omitempty"`
 	Kind    string   `json:"kind"`
 	Size    uint64   `json:"size"`
-	Modules []Module `json:"modules,omitempty"`
-}
-
-// Module is one core module of an image; each has its compiled code on the
-// node, or the image would not be there.
-type Module struct {
-	Path   string `json:"path"`
-	Digest string `json:"digest"`
 }
 
 // Service is what limpetd implements.
 type Service interface {
 	// Import takes OCI layouts and archives, as a tar stream.
 	Import(ctx context.Context, archive io.Reader) ([]Image, error)
-	// Inspect finds an image by any name or id; false if it is not there.
-	Inspect(ctx context.Context, ref string) (Image, bool, error)
+	// Inspect looks into an image, by any name or id; false if it is not
+	// there. The answer travels as JSON.
+	Inspect(ctx context.Context, ref string) (any, bool, error)
 }
 
 // Register adds the service to a server.
@@ -79,14 +72,14 @@ func handleInspect(srv any, ctx context.Context, decode func(any) error, interce
 		return nil, err
 	}
 	call := func(ctx context.Context, req any) (any, error) {
-		img, found, err := srv.(Service).Inspect(ctx, req.(*wrapperspb.StringValue).GetValue())
+		answer, found, err := srv.(Service).Inspect(ctx, req.(*wrapperspb.StringValue).GetValue())
 		if err != nil {
 			return nil, err
 		}
 		if !found {
 			return wrapperspb.String(""), nil
 		}
-		return reply(img)
+		return reply(answer)
 	}
 	if interceptor == nil {
 		return call(ctx, in)
@@ -140,20 +133,20 @@ type Client struct{ conn grpc.ClientConnInterface }
 // NewClient returns a client over a connection to limpetd's socket.
 func NewClient(conn grpc.ClientConnInterface) *Client { return &Client{conn: conn} }
 
-// Inspect asks what limpetd holds under a name or id; false if nothing.
-func (c *Client) Inspect(ctx context.Context, ref string) (Image, bool, error) {
+// Inspect asks what limpetd holds under a name or id, and reads the answer
+// into what into points to; false if there is nothing.
+func (c *Client) Inspect(ctx context.Context, ref string, into any) (bool, error) {
 	out := new(wrapperspb.StringValue)
 	if err := c.conn.Invoke(ctx, MethodInspect, wrapperspb.String(ref), out); err != nil {
-		return Image{}, false, err
+		return false, err
 	}
 	if out.GetValue() == "" {
-		return Image{}, false, nil
+		return false, nil
 	}
-	var img Image
-	if err := json.Unmarshal([]byte(out.GetValue()), &img); err != nil {
-		return Image{}, false, fmt.Errorf("%w (%v)", ErrMalformed, err)
+	if err := json.Unmarshal([]byte(out.GetValue()), into); err != nil {
+		return false, fmt.Errorf("%w (%v)", ErrMalformed, err)
 	}
-	return img, true, nil
+	return true, nil
 }
 
 // Import streams an archive to limpetd and returns what came of it.

@@ -37,11 +37,11 @@ func (r *recorder) Import(_ context.Context, archive io.Reader) ([]Image, error)
 	return []Image{{ID: "sha256:aa", Tags: []string{"a:1"}, Kind: "artifact", Size: uint64(len(r.got))}}, nil
 }
 
-func (r *recorder) Inspect(_ context.Context, ref string) (Image, bool, error) {
+func (r *recorder) Inspect(_ context.Context, ref string) (any, bool, error) {
 	if ref != "a:1" {
-		return Image{}, false, r.fail
+		return nil, false, r.fail
 	}
-	return Image{ID: "sha256:aa", Modules: []Module{{Path: "/a.wasm", Digest: "sha256:bb"}}}, true, nil
+	return Image{ID: "sha256:aa", Tags: []string{"a:1"}}, true, nil
 }
 
 func client(t *testing.T, s Service) *Client {
@@ -103,15 +103,20 @@ func TestImportBrokenReader(t *testing.T) {
 
 func TestInspect(t *testing.T) {
 	c := client(t, &recorder{})
-	img, found, err := c.Inspect(t.Context(), "a:1")
+	var img Image
+	found, err := c.Inspect(t.Context(), "a:1", &img)
 	if err != nil || !found {
 		t.Fatalf("found %v, %v", found, err)
 	}
-	if want := []Module{{Path: "/a.wasm", Digest: "sha256:bb"}}; !reflect.DeepEqual(img.Modules, want) {
-		t.Errorf("modules %v, want %v", img.Modules, want)
+	if want := (Image{ID: "sha256:aa", Tags: []string{"a:1"}}); !reflect.DeepEqual(img, want) {
+		t.Errorf("got %v, want %v", img, want)
 	}
-	if _, found, err = c.Inspect(t.Context(), "b:1"); found || err != nil {
+	if found, err = c.Inspect(t.Context(), "b:1", &img); found || err != nil {
 		t.Errorf("an absent one: found %v, %v", found, err)
+	}
+	var other []int
+	if _, err = c.Inspect(t.Context(), "a:1", &other); !errors.Is(err, ErrMalformed) {
+		t.Errorf("an answer of another form: %v", err)
 	}
 }
 

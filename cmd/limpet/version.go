@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	goruntime "runtime"
+	"runtime/debug"
+	"strings"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const versionHelp = `
+Prints the version of limpet, and those of the limpetd and the engine of this
+node if it answers.
+`
+
+func showVersion(ctx context.Context, a *app, args []string) error {
+	if _, err := a.parse(a.flags("version"), args, 0, "version"); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(a.out, "limpet  %s (%s)\n", version(), goruntime.Version())
+	err := a.ask(ctx, func(ctx context.Context, d *daemon) error {
+		r, err := d.runtime.Status(ctx, &runtime.StatusRequest{Verbose: true})
+		if err != nil {
+			return err
+		}
+		details := map[string]string{}
+		if text := r.GetInfo()["limpet"]; text != "" {
+			if err := json.Unmarshal([]byte(text), &details); err != nil {
+				return fmt.Errorf("status of the server: %w", err)
+			}
+		}
+		_, _ = fmt.Fprintf(a.out, "limpetd %s\nengine  %s\n", details["version"], details["engine"])
+		return nil
+	})
+	if err != nil {
+		// That no limpetd runs here is an answer, not a failure.
+		_, _ = fmt.Fprintf(a.out, "limpetd not asked: %v\n", err)
+	}
+	return nil
+}
+
+// version is what the build was stamped with.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
+		return "0.0.0-devel"
+	}
+	return strings.TrimPrefix(info.Main.Version, "v")
+}
