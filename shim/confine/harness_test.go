@@ -21,7 +21,7 @@ import (
 )
 
 // needRoot skips where namespaces and mounts cannot be made.
-func needRoot(t *testing.T) {
+func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -43,10 +43,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+// probeEnv names a probe that was built before, for machines without Go.
+const probeEnv = "LIMPET_TEST_CONFINE_PROBE"
+
 // buildProbe builds the probe once, with the code that leaves out a step.
-func buildProbe(t *testing.T) string {
+func buildProbe(t testing.TB) string {
 	t.Helper()
 	probe.once.Do(func() {
+		if probe.path = os.Getenv(probeEnv); probe.path != "" {
+			return
+		}
 		dir, err := os.MkdirTemp("", "limpet-confine")
 		if err != nil {
 			probe.err = err
@@ -73,7 +79,7 @@ func goBuild(path, define string) error {
 
 // pod is a confined probe.
 type pod struct {
-	t       *testing.T
+	t       testing.TB
 	cmd     *exec.Cmd
 	stdin   *os.File
 	stderr  *os.File
@@ -114,7 +120,7 @@ type volume struct {
 }
 
 // start runs the probe in the way limpetd runs a host.
-func start(t *testing.T, s setup) *pod {
+func start(t testing.TB, s setup) *pod {
 	t.Helper()
 	needRoot(t)
 	p := &pod{t: t, dir: t.TempDir(), answers: map[string]string{}}
@@ -279,7 +285,7 @@ func (p *pod) close() {
 }
 
 // run starts a probe and reads its answers.
-func run(t *testing.T, s setup) *pod {
+func run(t testing.TB, s setup) *pod {
 	t.Helper()
 	if s.payload == "" {
 		s.payload = "confined\n" // its answer says that everything is done
@@ -289,8 +295,8 @@ func run(t *testing.T, s setup) *pod {
 	return p
 }
 
-func must[T any](v T, err error) func(*testing.T) T {
-	return func(t *testing.T) T {
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
@@ -299,7 +305,7 @@ func must[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-func pipe(t *testing.T) (r, w *os.File) {
+func pipe(t testing.TB) (r, w *os.File) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -309,12 +315,12 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-func create(t *testing.T, path string) *os.File {
+func create(t testing.TB, path string) *os.File {
 	t.Helper()
 	return must(os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644))(t)
 }
 
-func writeFile(t *testing.T, path, content string) {
+func writeFile(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -325,7 +331,7 @@ func writeFile(t *testing.T, path, content string) {
 }
 
 // newNetNS makes a network namespace on a thread that is thrown away.
-func newNetNS(t *testing.T) *os.File {
+func newNetNS(t testing.TB) *os.File {
 	t.Helper()
 	var f *os.File
 	err := confine.OnOwnThread(func() (err error) {
@@ -343,7 +349,7 @@ func newNetNS(t *testing.T) *os.File {
 }
 
 // status reads a /proc status file into a map.
-func status(t *testing.T, path string) map[string]string {
+func status(t testing.TB, path string) map[string]string {
 	t.Helper()
 	m := map[string]string{}
 	for line := range bytes.Lines(must(os.ReadFile(path))(t)) {
@@ -352,4 +358,18 @@ func status(t *testing.T, path string) map[string]string {
 		}
 	}
 	return m
+}
+
+// BenchmarkStart takes the time from the order to the first answer of a
+// probe with five mounts, and its end.
+func BenchmarkStart(b *testing.B) {
+	needRoot(b)
+	s := prepareVolumes(b)
+	s.payload = "pid\n"
+	buildProbe(b)
+	for b.Loop() {
+		p := run(b, s)
+		p.end()
+		p.close()
+	}
 }

@@ -22,12 +22,12 @@ var allowAll = []byte{0x06, 0, 0, 0, 0, 0, 0xff, 0x7f}
 // stepCheck shows a step. verify returns what is wrong, "" if nothing is.
 type stepCheck struct {
 	name    string
-	prepare func(t *testing.T) setup
+	prepare func(t testing.TB) setup
 	verify  func(t *testing.T, p *pod) string
 }
 
-func plain(payload string) func(*testing.T) setup {
-	return func(*testing.T) setup { return setup{payload: payload} }
+func plain(payload string) func(testing.TB) setup {
+	return func(testing.TB) setup { return setup{payload: payload} }
 }
 
 // answers demands answers of the probe.
@@ -82,16 +82,16 @@ var stepChecks = []stepCheck{
 		}
 		return ""
 	}},
-	{"signals", func(t *testing.T) setup {
+	{"signals", func(t testing.TB) setup {
 		signal.Ignore(syscall.SIGHUP)
 		t.Cleanup(func() { signal.Reset(syscall.SIGHUP) })
 		return setup{}
 	}, inStatus(map[string]string{"SigIgn": none})},
-	{"descriptors", func(t *testing.T) setup {
+	{"descriptors", func(t testing.TB) setup {
 		return setup{extra: create(t, filepath.Join(t.TempDir(), "stranger"))}
 	}, noStrangers},
 	{"lock", plain("pid\n"), lockTells},
-	{"oom_score_adj", func(*testing.T) setup {
+	{"oom_score_adj", func(testing.TB) setup {
 		score := 321
 		return setup{order: func(o *confine.Order) { o.OOMScoreAdj = &score }}
 	}, func(t *testing.T, p *pod) string {
@@ -104,7 +104,7 @@ var stepChecks = []stepCheck{
 		}
 		return differs("network namespace", namespace(t, p.pid(), "net"), fmt.Sprintf("net:[%d]", st.Ino))
 	}},
-	{"mount namespace", func(*testing.T) setup { return setup{ownMounts: true, payload: "list /guest\n"} }, ownMountNS},
+	{"mount namespace", func(testing.TB) setup { return setup{ownMounts: true, payload: "list /guest\n"} }, ownMountNS},
 	{"root", plain("list /\nlist /guest\nmode /guest\nmode /guest/tmp\ncreate /guest/tmp/x\ncreate /guest/x\n"),
 		answers(map[string]string{
 			"list /": "EACCES", "list /guest": "tmp", "mode /guest": "40755", "mode /guest/tmp": "41777",
@@ -113,13 +113,13 @@ var stepChecks = []stepCheck{
 	{"mounts", prepareVolumes, answers(volumeAnswers)},
 	{"code", plain("map /code\nread /guest/code\nwrite /code\n"),
 		answers(map[string]string{"map /code": "ok", "read /guest/code": "ENOENT", "write /code": "EROFS"})},
-	{"read-only", func(*testing.T) setup {
+	{"read-only", func(testing.TB) setup {
 		return setup{payload: "create /guest/x\nlist /guest\n", order: func(o *confine.Order) { o.Root.ReadOnly = true }}
 	}, answers(map[string]string{"create /guest/x": "EROFS", "list /guest": ""})},
 	{"chroot", plain("list /guest\nlist /etc\nlist /proc\nlist /..\n"), answers(map[string]string{
 		"list /guest": "tmp", "list /etc": "ENOENT", "list /proc": "ENOENT", "list /..": "EACCES",
 	})},
-	{"rlimits", func(*testing.T) setup {
+	{"rlimits", func(testing.TB) setup {
 		return setup{order: func(o *confine.Order) {
 			o.Rlimits = []confine.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 200, Hard: 200}}
 		}}
@@ -128,19 +128,19 @@ var stepChecks = []stepCheck{
 	{"groups", plain(""), inStatus(map[string]string{"Groups": "1234 5678"})},
 	{"gid", plain(""), inStatus(map[string]string{"Gid": "65533 65533 65533 65533"})},
 	{"uid", plain(""), inStatus(map[string]string{"Uid": "65534 65534 65534 65534"})},
-	{"capabilities", func(*testing.T) setup {
+	{"capabilities", func(testing.TB) setup {
 		return setup{
 			order: func(o *confine.Order) { o.UID, o.GID, o.Groups, o.AllowRoot = 0, 0, nil, true },
 			attr:  func(a *syscall.SysProcAttr) { a.AmbientCaps = []uintptr{unix.CAP_CHOWN} },
 		}
 	}, inStatus(map[string]string{"CapEff": none, "CapPrm": none, "CapInh": none, "CapAmb": none, "CapBnd": none, "Uid": "0 0 0 0"})},
 	{"no_new_privs", plain(""), inStatus(map[string]string{"NoNewPrivs": "1"})},
-	{"dumpable", func(*testing.T) setup {
+	{"dumpable", func(testing.TB) setup {
 		return setup{payload: "dumpable\n", order: func(o *confine.Order) {
 			o.UID, o.GID, o.AllowRoot, o.Filter = 0, 0, true, allowAll
 		}}
 	}, answers(map[string]string{"dumpable": "0"})},
-	{"landlock", func(t *testing.T) setup {
+	{"landlock", func(t testing.TB) setup {
 		if confine.LandlockABI() < confine.MinLandlock {
 			t.Skip("needs Landlock, version 2")
 		}
@@ -166,7 +166,7 @@ func differs(what, have, want string) string {
 // scratchGroup is a cgroup of the tests' own.
 const scratchGroup = "limpet-confine-test"
 
-func prepareCgroup(t *testing.T) setup {
+func prepareCgroup(t testing.TB) setup {
 	needRoot(t)
 	dir := filepath.Join("/sys/fs/cgroup/memory", scratchGroup)
 	if _, err := os.Stat("/sys/fs/cgroup/memory/tasks"); err != nil {
@@ -185,7 +185,7 @@ func prepareCgroup(t *testing.T) setup {
 
 // prepareVolumes has a writable folder, a read-only one, a ConfigMap with its
 // links, a single file and a mount inside another.
-func prepareVolumes(t *testing.T) setup {
+func prepareVolumes(t testing.TB) setup {
 	dir := t.TempDir()
 	for name, content := range map[string]string{"rw/f": "f", "ro/x": "x", "cm/..1/key": "k", "hosts": "h", "inner/i": "i"} {
 		writeFile(t, filepath.Join(dir, name), content)

@@ -18,7 +18,7 @@ var runtimeCalls = []rule{
 	{[]string{"getrandom"}, "seeds; random_get"},
 	{[]string{"membarrier"}, "publishing code on arm64"},
 	{[]string{"getuid", "geteuid", "getgid", "getegid", "uname", "sysinfo"}, "libraries that look around; nothing of the node but its name and size"},
-	{[]string{"read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "fstat", "fcntl"}, "descriptors"},
+	{[]string{"read", "write", "readv", "writev", "pread64", "pwrite64", "lseek", "close", "fstat", "fcntl", "ftruncate", "fsync"}, "descriptors"},
 	{[]string{"openat", "newfstatat", "statx"}, "files: the mapped code; what libraries look for in /proc and /sys and do not find"},
 	{[]string{"epoll_create1", "epoll_ctl", "epoll_pwait", "eventfd2", "pipe2", "ppoll"}, "Go's network poller; poll_oneoff"},
 }
@@ -29,15 +29,10 @@ var guestCalls = []rule{
 	{[]string{"openat2"}, "path_open beneath a preopen"},
 	{[]string{"preadv", "pwritev", "preadv2", "pwritev2"}, "fd_pread, fd_pwrite"},
 	{[]string{"getdents64", "readlinkat", "mkdirat", "unlinkat", "renameat", "renameat2", "linkat", "symlinkat", "utimensat"}, "folders and links"},
-	{[]string{"ftruncate", "fallocate", "fadvise64", "fsync", "fdatasync"}, "file contents and their durability"},
+	{[]string{"fallocate", "fadvise64", "fdatasync"}, "file contents and their durability"},
 	{[]string{"dup", "dup3"}, "fd_renumber"},
 	{[]string{"bind", "listen", "accept4", "getsockname", "getpeername", "getsockopt", "setsockopt"}, "listening sockets of the pod; the control socket"},
 	{[]string{"recvmsg", "sendmsg", "recvfrom", "sendto", "shutdown"}, "their connections; the control socket"},
-}
-
-// compileCalls is what a compiler adds to the runtime.
-var compileCalls = []rule{
-	{[]string{"ftruncate", "fsync"}, "the output file"},
 }
 
 // amd64Calls are the older names that libraries use on amd64 alone.
