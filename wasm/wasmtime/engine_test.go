@@ -232,7 +232,7 @@ func TestKey(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(k) {
+		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(k) {
 			t.Fatalf("key %q", k)
 		}
 		return k

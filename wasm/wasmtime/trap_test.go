@@ -112,7 +112,7 @@ func TestPanics(t *testing.T) {
 		func() { panic(errors.New("an error")) },
 		func() { panic(7) },
 		func() { var p *int; *p = 1 },
-		func() { var m map[string]int; m["a"] = 1 },
+		func() { var s []int; s[len(s)] = 1 },
 		func() { panic(nil) },
 		func() { defer func() { panic("again") }(); panic("first") },
 	}
