@@ -1,12 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/limpet-cri/limpet/test/node"
@@ -45,8 +44,10 @@ func byHand(n *node.Node, keep bool) error {
 	return nil
 }
 
-func writeJSON(file string, m proto.Message) error {
-	b, err := protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(m)
+// writeJSON writes a message as crictl reads it: by the field tags of its Go
+// type.
+func writeJSON(file string, m any) error {
+	b, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return err
 	}

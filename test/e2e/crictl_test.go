@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/limpet-cri/limpet/test/node"
@@ -74,9 +72,10 @@ func at(v any, keys ...string) any {
 	return v
 }
 
-func (c crictl) file(t *testing.T, name string, m proto.Message) string {
+// file writes a message as crictl reads it: by the field tags of its Go type.
+func (c crictl) file(t *testing.T, name string, m any) string {
 	t.Helper()
-	b, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	b, err := json.Marshal(m)
 	if err != nil {
 		t.Fatal(err)
 	}
