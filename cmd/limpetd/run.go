@@ -55,7 +55,7 @@ func run(s settings, log *slog.Logger) (err error) {
 	}
 	defer closing(&err, images.Close)
 
-	pods, err := pod.New(s.pods, leased{images}, pod.Supervised(hosts), network.New(filepath.Join(s.pods.Run, "netns")), log)
+	pods, err := pod.New(s.pods, images, pod.Supervised(hosts), network.New(filepath.Join(s.pods.Run, "netns")), log)
 	if err != nil {
 		return err
 	}
@@ -139,8 +139,3 @@ func closing(err *error, f func() error) {
 		*err = errors.Join(*err, e)
 	}
 }
-
-// leased lets pods ask an image.Service for its leases.
-type leased struct{ *image.Service }
-
-func (l leased) Leased() ([]string, error) { return l.Service.Leased(context.Background()) }

@@ -70,7 +70,7 @@ func (m *Manager) blueprint(c *container, p *plan, prepared *image.Prepared) *sp
 	sc := c.config.GetLinux().GetSecurityContext()
 	out := m.outline(c)
 	out.OCI.Process = &specs.Process{
-		Args: withName(p.args, p.named, prepared), Env: p.env, Cwd: p.cwd, NoNewPrivileges: true,
+		Args: withName(p.args, p.named, prepared, c.image(&made{}).GetImage()), Env: p.env, Cwd: p.cwd, NoNewPrivileges: true,
 		User: specs.User{UID: uint32(p.user.UID), GID: uint32(p.user.GID), AdditionalGids: groups(p.user.Groups)},
 	}
 	if r := c.config.GetLinux().GetResources(); r != nil {

@@ -98,7 +98,7 @@ func (f fakeImages) Release(_ context.Context, id string) error {
 	return nil
 }
 
-func (f fakeImages) Leased() ([]string, error) {
+func (f fakeImages) Leased(context.Context) ([]string, error) {
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	return slices.Collect(maps.Keys(f.w.leases)), nil

@@ -92,7 +92,7 @@ type Images interface {
 	Status(ref string) (image.Image, bool, error)
 	Prepare(ctx context.Context, ref, containerID, argv0 string, proposals []string) (*image.Prepared, error)
 	Release(ctx context.Context, containerID string) error
-	Leased() ([]string, error)
+	Leased(ctx context.Context) ([]string, error)
 }
 
 // Networks is what this package needs of network.Namespaces.

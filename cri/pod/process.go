@@ -39,12 +39,29 @@ func program(args []string, named bool, i image.Image) string {
 	return args[0]
 }
 
-// withName puts the module's name in front where no argument names a program.
-func withName(args []string, named bool, p *image.Prepared) []string {
-	if len(args) == 0 || !named && p.Root == nil {
-		return slices.Concat([]string{path.Base(p.Module)}, args)
+// withName puts a name of the program in front where no argument is one.
+func withName(args []string, named bool, p *image.Prepared, ref string) []string {
+	switch {
+	case !named && p.Root == nil:
+		return slices.Concat([]string{programName(ref, p)}, args)
+	case len(args) == 0:
+		return []string{path.Base(p.Module)}
 	}
 	return args
+}
+
+// programName is what an artifact's guest is called: the last part of its
+// repository, by the name that the user knows.
+func programName(ref string, p *image.Prepared) string {
+	if strings.HasPrefix(ref, "sha256:") && len(p.Image.RepoTags) > 0 {
+		ref = p.Image.RepoTags[0]
+	}
+	ref, _, _ = strings.Cut(ref, "@")
+	last, _, _ := strings.Cut(path.Base(ref), ":")
+	if last == "" || last == "." || last == "/" || strings.HasPrefix(ref, "sha256:") {
+		return path.Base(p.Module)
+	}
+	return strings.TrimSuffix(last, ".wasm") + ".wasm"
 }
 
 func moduleIsLayer(i image.Image) bool {

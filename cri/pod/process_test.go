@@ -45,9 +45,23 @@ func TestArgv(t *testing.T) {
 		if !c.image.Modules[0].Layer {
 			p.Root = &image.Root{}
 		}
-		if got := withName(args, named, p); !slices.Equal(got, list(c.wantArgv)) {
+		if got := withName(args, named, p, "host:5000/team/app:1"); !slices.Equal(got, list(c.wantArgv)) {
 			t.Errorf("%s: argv %q, want %q", c.name, got, c.wantArgv)
 		}
+	}
+}
+
+func TestProgramName(t *testing.T) {
+	tagged := &image.Prepared{Module: "main.wasm", Image: image.Image{RepoTags: []string{"r.test/a/tagged:2"}}}
+	for ref, want := range map[string]string{
+		"r.test/a/app:1": "app.wasm", "r.test:5000/app@sha256:aa": "app.wasm", "app.wasm:1": "app.wasm", "sha256:aa": "tagged.wasm", "": "main.wasm",
+	} {
+		if got := programName(ref, tagged); got != want {
+			t.Errorf("%q: %q, want %q", ref, got, want)
+		}
+	}
+	if got := programName("sha256:aa", &image.Prepared{Module: "main.wasm"}); got != "main.wasm" {
+		t.Error(got)
 	}
 }
 

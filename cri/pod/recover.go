@@ -301,7 +301,7 @@ func (m *Manager) sweepNets(ctx context.Context, l leftovers, try func(what, id 
 }
 
 func (m *Manager) sweepLeases(ctx context.Context, try func(what, id string, do func() error)) {
-	leased, err := m.images.Leased()
+	leased, err := m.images.Leased(ctx)
 	if err != nil {
 		m.log.Error("could not list the images that containers hold", "error", err)
 		return

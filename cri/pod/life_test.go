@@ -1,0 +1,290 @@
+package pod_test
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/limpet-cri/limpet/image"
+)
+
+// bench is a node with its daemon in this process.
+type bench struct {
+	testing.TB
+	place
+	hub
+	*stack
+}
+
+func newBench(t testing.TB) *bench {
+	t.Helper()
+	b := &bench{TB: t, place: newPlace(t)}
+	b.hub = newHub(t)
+	var err error
+	if b.stack, err = b.place.open(t.Context(), nil, t.Output()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.stack.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func (b *bench) must(what string, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatalf("%s: %v", what, err)
+	}
+}
+
+// pull makes sure that a guest's image is there.
+func (b *bench) pull(guest string) {
+	b.Helper()
+	_, found, err := b.images.Status(b.ref(guest))
+	b.must("status", err)
+	if !found {
+		_, err := b.images.Pull(b.Context(), b.ref(guest), image.PullOptions{})
+		b.must("pull "+guest, err)
+	}
+}
+
+// start runs a pod with one container.
+func (b *bench) start(name, guest string, change ...func(*runtime.PodSandboxConfig, *runtime.ContainerConfig)) (pod, ctr string) {
+	b.Helper()
+	b.pull(guest)
+	s, c := b.sandbox(name), b.container(guest)
+	for _, f := range change {
+		f(s, c)
+	}
+	pod, err := b.RunPodSandbox(b.Context(), s, "")
+	b.must("run", err)
+	ctr, err = b.CreateContainer(b.Context(), &runtime.CreateContainerRequest{PodSandboxId: pod, Config: c, SandboxConfig: s})
+	b.must("create", err)
+	b.must("start", b.StartContainer(b.Context(), ctr))
+	return pod, ctr
+}
+
+func (b *bench) status(ctr string) *runtime.ContainerStatus {
+	b.Helper()
+	r, err := b.ContainerStatus(ctr, false)
+	b.must("status", err)
+	return r.GetStatus()
+}
+
+func (b *bench) exited(ctr string) *runtime.ContainerStatus {
+	b.Helper()
+	eventually(b, "exited", func() bool { return b.status(ctr).GetState() == runtime.ContainerState_CONTAINER_EXITED })
+	return b.status(ctr)
+}
+
+func TestRealLives(t *testing.T) {
+	b := newBench(t)
+	before := b.inventory(t)
+	for _, c := range []struct {
+		guest  string
+		code   int32
+		reason string
+		says   string
+	}{
+		{"hello", 0, "Completed", ""},
+		{"exit7", 7, "Error", ""},
+		{"trap", 134, "Trap", "unreachable"},
+		{"grow", 3, "Error", ""},
+	} {
+		pod, ctr := b.start(c.guest, c.guest)
+		st := b.exited(ctr)
+		if st.GetExitCode() != c.code || st.GetReason() != c.reason || !strings.Contains(st.GetMessage(), c.says) {
+			t.Errorf("%s: code %d, reason %s, message %q", c.guest, st.GetExitCode(), st.GetReason(), st.GetMessage())
+		}
+		if st.GetStartedAt() < st.GetCreatedAt() || st.GetFinishedAt() < st.GetStartedAt() {
+			t.Errorf("%s: created %d, started %d, finished %d", c.guest, st.GetCreatedAt(), st.GetStartedAt(), st.GetFinishedAt())
+		}
+		b.must("remove", b.RemovePodSandbox(t.Context(), pod))
+	}
+	if got := b.lines(t, "hello", "hello"); !slices.Equal(got, []string{"0000000"}) {
+		t.Errorf("log: %q", got)
+	}
+	if after := b.inventory(t); !slices.Equal(before, after) {
+		t.Errorf("left: %q, before: %q", after, before)
+	}
+}
+
+func TestRealStop(t *testing.T) {
+	b := newBench(t)
+	for _, guest := range []string{"idle", "spin", "count"} {
+		pod, ctr := b.start("stop-"+guest, guest, func(_ *runtime.PodSandboxConfig, c *runtime.ContainerConfig) {
+			c.Linux.Resources.CpuPeriod, c.Linux.Resources.CpuQuota = 100_000, 5_000 // a tight one
+		})
+		eventually(t, "written", func() bool {
+			fi, err := os.Stat(filepath.Join(b.Dir, "logs", "stop-"+guest, guest, "0.log"))
+			return err == nil && fi.Size() > 0
+		})
+		began := time.Now()
+		b.must("stop", b.StopContainer(t.Context(), ctr, 30))
+		took := time.Since(began)
+		st := b.status(ctr)
+		t.Logf("%s ended %v after the signal", guest, took)
+		if st.GetExitCode() != 143 || st.GetReason() != "Stopped" || took > 10*time.Second {
+			t.Errorf("%s: %d %s %q after %v", guest, st.GetExitCode(), st.GetReason(), st.GetMessage(), took)
+		}
+		b.must("remove", b.RemovePodSandbox(t.Context(), pod))
+	}
+}
+
+// What the guest's process gets of the request, seen from outside.
+func TestRealConfinement(t *testing.T) {
+	b := newBench(t)
+	pod, ctr := b.start("confined", "idle", func(_ *runtime.PodSandboxConfig, c *runtime.ContainerConfig) {
+		c.Linux.SecurityContext = &runtime.LinuxContainerSecurityContext{
+			RunAsUser: &runtime.Int64Value{Value: 1234}, RunAsGroup: &runtime.Int64Value{Value: 2345}, SupplementalGroups: []int64{3456},
+		}
+	})
+	r, err := b.ContainerStatus(ctr, true)
+	b.must("status", err)
+	pids := b.hosts()
+	if len(pids) != 1 {
+		t.Fatalf("hosts: %v", pids)
+	}
+	proc, err := os.ReadFile("/proc/" + pids[0] + "/status")
+	b.must("read", err)
+	for _, want := range []string{"Uid:\t1234\t1234\t1234\t1234", "Gid:\t2345\t2345\t2345\t2345", "Groups:\t3456", "NoNewPrivs:\t1", "CapEff:\t0000000000000000"} {
+		if !strings.Contains(string(proc), want) {
+			t.Errorf("no %q in %s", want, proc)
+		}
+	}
+	var mine, theirs syscall.Stat_t
+	b.must("stat", syscall.Stat("/proc/self/ns/net", &mine))
+	b.must("stat", syscall.Stat("/proc/"+pids[0]+"/ns/net", &theirs))
+	if mine.Ino == theirs.Ino {
+		t.Error("the guest has the node's network")
+	}
+	if u := r.GetStatus().GetUser().GetLinux(); u.GetUid() != 1234 || u.GetGid() != 2345 {
+		t.Errorf("reported: %v", u)
+	}
+	adj, err := os.ReadFile("/proc/" + pids[0] + "/oom_score_adj")
+	if err != nil || strings.TrimSpace(string(adj)) != "1000" {
+		t.Errorf("oom_score_adj %q, %v", adj, err)
+	}
+	st, err := b.ContainerStats(ctr)
+	b.must("stats", err)
+	if st.GetCpu().GetUsageCoreNanoSeconds().GetValue() == 0 || st.GetMemory().GetWorkingSetBytes().GetValue() == 0 {
+		t.Errorf("stats: %v", st)
+	}
+	t.Logf("idle container: %v", st.GetMemory())
+	b.must("update", b.UpdateContainerResources(t.Context(), ctr, &runtime.LinuxContainerResources{MemoryLimitInBytes: 96 << 20, MemorySwapLimitInBytes: 96 << 20}))
+	if got := b.status(ctr).GetResources().GetLinux().GetMemoryLimitInBytes(); got != 96<<20 {
+		t.Errorf("reported limit: %d", got)
+	}
+	b.must("remove", b.RemovePodSandbox(t.Context(), pod))
+}
+
+func TestRealLogRotation(t *testing.T) {
+	b := newBench(t)
+	pod, ctr := b.start("rotate", "count")
+	log := filepath.Join(b.Dir, "logs", "rotate", "count", "0.log")
+	grown := func() bool { fi, err := os.Stat(log); return err == nil && fi.Size() > 200 }
+	eventually(t, "written", grown)
+	b.must("rename", os.Rename(log, log+".1"))
+	b.must("reopen", b.ReopenContainerLog(t.Context(), ctr))
+	eventually(t, "written anew", grown)
+	b.must("remove", b.RemoveContainer(t.Context(), ctr))
+	old, err := os.ReadFile(log + ".1")
+	b.must("read", err)
+	now, err := os.ReadFile(log)
+	b.must("read", err)
+	b.must("write", os.WriteFile(log, append(old, now...), 0o600))
+	unbroken(t, b.lines(t, "rotate", "count"))
+	b.must("remove sandbox", b.RemovePodSandbox(t.Context(), pod))
+}
+
+// After a hundred pods the node and the daemon are as before.
+func TestRealLeaks(t *testing.T) {
+	b := newBench(t)
+	b.life("warm")
+	before, fds := b.inventory(t), descriptors(t)
+	const pods, atOnce = 100, 4
+	began := time.Now()
+	work := make(chan string)
+	done := make(chan error, pods)
+	for range atOnce {
+		go func() {
+			for n := range work {
+				done <- b.tryLife(n)
+			}
+		}()
+	}
+	go func() {
+		for i := range pods {
+			work <- "leak-" + string(rune('a'+i%26)) + string(rune('a'+i/26))
+		}
+		close(work)
+	}()
+	for range pods {
+		b.must("life", <-done)
+	}
+	t.Logf("%d pods made and unmade in %v", pods, time.Since(began))
+	if after := b.inventory(t); !slices.Equal(before, after) {
+		t.Errorf("left: %q, before: %q", after, before)
+	}
+	leases, err := b.images.Leased(t.Context())
+	if err != nil || len(leases) > 0 {
+		t.Errorf("leases left: %v, %v", leases, err)
+	}
+	eventually(t, "as many descriptors as before", func() bool { return len(descriptors(t)) <= len(fds) })
+	if l := b.ListContainers(nil); len(l) > 0 || len(b.ListPodSandbox(nil)) > 0 {
+		t.Errorf("listed: %v", l)
+	}
+}
+
+func (b *bench) life(name string) {
+	b.Helper()
+	b.pull("hello")
+	b.must("life", b.tryLife(name))
+}
+
+func (b *bench) tryLife(name string) error {
+	ctx := b.Context()
+	pod, err := b.RunPodSandbox(ctx, b.sandbox(name), "")
+	if err != nil {
+		return err
+	}
+	ctr, err := b.CreateContainer(ctx, &runtime.CreateContainerRequest{PodSandboxId: pod, Config: b.container("hello")})
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return b.StartContainer(ctx, ctr) },
+		func() error { return b.StopContainer(ctx, ctr, 5) },
+		func() error { return b.StopPodSandbox(ctx, pod) },
+		func() error { return b.RemoveContainer(ctx, ctr) },
+		func() error { return b.RemovePodSandbox(ctx, pod) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func descriptors(t testing.TB) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l []string
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil {
+			l = append(l, to)
+		}
+	}
+	return l
+}
