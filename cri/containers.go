@@ -51,6 +51,9 @@ func (s *runtimeServer) ContainerStatus(_ context.Context, r *runtime.ContainerS
 }
 
 func (s *runtimeServer) UpdateContainerResources(ctx context.Context, r *runtime.UpdateContainerResourcesRequest) (*runtime.UpdateContainerResourcesResponse, error) {
+	if err := checkUpdate(r); err != nil {
+		return nil, err
+	}
 	if err := s.pods.UpdateContainerResources(ctx, r.GetContainerId(), r.GetLinux()); err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 // imageServer is the ImageService.
 type imageServer struct {
 	runtime.UnimplementedImageServiceServer
+	about   About
 	images  *image.Service
 	pods    *pod.Manager
 	metrics *Metrics
@@ -64,6 +65,9 @@ func (s *imageServer) ImageStatus(_ context.Context, r *runtime.ImageStatusReque
 }
 
 func (s *imageServer) PullImage(ctx context.Context, r *runtime.PullImageRequest) (*runtime.PullImageResponse, error) {
+	if err := s.about.checkHandler(r.GetImage()); err != nil {
+		return nil, err
+	}
 	started := time.Now()
 	img, err := s.images.Pull(ctx, r.GetImage().GetImage(), image.PullOptions{Auth: authOf(r.GetAuth())})
 	s.metrics.pulled(time.Since(started), err)
@@ -74,6 +78,9 @@ func (s *imageServer) PullImage(ctx context.Context, r *runtime.PullImageRequest
 }
 
 func (s *imageServer) RemoveImage(ctx context.Context, r *runtime.RemoveImageRequest) (*runtime.RemoveImageResponse, error) {
+	if err := s.about.checkHandler(r.GetImage()); err != nil {
+		return nil, err
+	}
 	if err := s.images.Remove(ctx, r.GetImage().GetImage()); err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func (e *edge) weigh(method string, req any, took time.Duration, err error) (slo
 		return slog.LevelWarn, "call failed"
 	case took > e.slow+patience(req) && !mayLast(method):
 		return slog.LevelWarn, "slow call"
-	case asks(method):
+	case asks(method) || told(method):
 		return slog.LevelDebug, "call"
 	}
 	return slog.LevelInfo, "call"
@@ -99,6 +99,12 @@ func asks(method string) bool {
 	return strings.HasPrefix(method, "List") || strings.HasPrefix(method, "Stream") ||
 		strings.HasSuffix(method, "Status") || strings.HasSuffix(method, "Stats") ||
 		slices.Contains([]string{"Version", "RuntimeConfig", "UpdateRuntimeConfig", "ImageFsInfo", "GetContainerEvents", "Inspect"}, method)
+}
+
+// told reports whether who carries a method out says at info itself what came
+// of it.
+func told(method string) bool {
+	return slices.Contains([]string{"RunPodSandbox", "StopPodSandbox", "RemovePodSandbox", "CreateContainer", "RemoveContainer", "PullImage", "Import"}, method)
 }
 
 // mayLast reports whether the length of a call says nothing about this node.

@@ -50,7 +50,7 @@ func New(cfg Config, about About, pods *pod.Manager, images *image.Service, metr
 		),
 	}
 	runtime.RegisterRuntimeServiceServer(s.grpc, &runtimeServer{about: about, pods: pods, closing: s.closing})
-	runtime.RegisterImageServiceServer(s.grpc, &imageServer{images: images, pods: pods, metrics: metrics})
+	runtime.RegisterImageServiceServer(s.grpc, &imageServer{about: about, images: images, pods: pods, metrics: metrics})
 	admin.Register(s.grpc, &adminServer{images: images})
 	return s, nil
 }
