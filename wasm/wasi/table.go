@@ -43,9 +43,13 @@ func newFolder(fd int) *Descriptor {
 	}
 }
 
+// newListener makes a listening socket's descriptor. It is non-blocking from
+// the start, as other runtimes give it: Go's net package asks for the flag when
+// it takes the socket over, and would block all of the guest in accept.
 func newListener(fd int) *Descriptor {
 	return &Descriptor{
-		kind: kindListener, filetype: TypeSocketStream, fd: fd, from: -1,
+		flags: FlagNonblock,
+		kind:  kindListener, filetype: TypeSocketStream, fd: fd, from: -1,
 		base: rightsListener, inherit: rightsListenInherit,
 	}
 }

@@ -101,6 +101,7 @@ func newBlocker(t testing.TB) *blocker {
 		Preopens: []wasi.Preopen{{Name: "/", FD: folder(t, dir), Root: true}},
 	})
 	b.openFifos()
+	b.ok("fd_fdstat_set_flags", b.listener, 0)
 	b.connect()
 	b.stream = b.accept()
 	b.connect()
