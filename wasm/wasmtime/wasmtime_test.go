@@ -1,8 +1,10 @@
 package wasmtime
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/limpet-cri/limpet/wasm"
@@ -59,4 +61,26 @@ func instantiate(t testing.TB, e *Engine, text string, imports []wasm.Import, li
 	}
 	t.Cleanup(l.Close)
 	return l.Instantiate(limits)
+}
+
+// TestVectors: the files that wasm/binary is tested with are what the text
+// beside them says.
+func TestVectors(t *testing.T) {
+	files, err := filepath.Glob("../binary/testdata/*.wat")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no vectors: ", err)
+	}
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(strings.TrimSuffix(name, ".wat") + ".wasm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, wat(t, string(text))) {
+			t.Errorf("%s was not made of its text", name)
+		}
+	}
 }
