@@ -452,7 +452,7 @@ static void close_mounts(void)
 static void install_filter(void)
 {
 	struct sock_fprog p = { (unsigned short)order.nfilter, (struct sock_filter *)order.filter };
-	umask(022);
+	umask(022); // for the guest's files; the filter has no umask
 	check(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &p), "seccomp");
 }
 

@@ -49,10 +49,11 @@ const probeEnv = "LIMPET_TEST_CONFINE_PROBE"
 // buildProbe builds the probe once, with the code that leaves out a step.
 func buildProbe(t testing.TB) string {
 	t.Helper()
+	if path := os.Getenv(probeEnv); path != "" {
+		return path
+	}
+	needGo(t)
 	probe.once.Do(func() {
-		if probe.path = os.Getenv(probeEnv); probe.path != "" {
-			return
-		}
 		dir, err := os.MkdirTemp("", "limpet-confine")
 		if err != nil {
 			probe.err = err
@@ -66,6 +67,16 @@ func buildProbe(t testing.TB) string {
 		t.Fatal(probe.err)
 	}
 	return probe.path
+}
+
+// needGo skips where nothing can be built.
+func needGo(t testing.TB) {
+	t.Helper()
+	for _, tool := range []string{"go", "gcc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip("needs " + tool)
+		}
+	}
 }
 
 func goBuild(path, define string) error {

@@ -1,8 +1,10 @@
 package confine_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,6 +167,29 @@ func TestForeignOrders(t *testing.T) {
 	}
 }
 
+// Damaged orders end in a line, never in a crash, and never in a host. None of
+// their descriptors exist, so that nothing comes of one that is still whole.
+func TestDamagedOrders(t *testing.T) {
+	needRoot(t)
+	o := order(t)
+	o.Mounts = []confine.Mount{{FD: 11, Path: "/a/b"}, {FD: 12, Path: "/c", File: true}}
+	o.Groups, o.Ports = []uint32{1, 2}, []uint16{80}
+	valid := o.Encode([]byte("payload"))
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		b := slices.Clone(valid)
+		for range 1 + r.IntN(4) {
+			b[8+r.IntN(180)] = byte(r.IntN(256)) // behind the magic, before the filter
+		}
+		cmd := exec.Command(buildProbe(t))
+		cmd.Env, cmd.ExtraFiles = []string{"LIMPET_HOST=1"}, []*os.File{memfd(t, b)}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 71 || bytes.Count(out, []byte("\n")) != 1 {
+			t.Fatalf("%v, %q\n%x", err, out, b[:188])
+		}
+	}
+}
+
 // Without the environment the constructor does nothing.
 func TestOrdinaryProcess(t *testing.T) {
 	needRoot(t)
@@ -179,6 +204,7 @@ func TestOrdinaryProcess(t *testing.T) {
 // The product has no way to leave out a step.
 func TestProductSkipsNothing(t *testing.T) {
 	needRoot(t)
+	needGo(t)
 	path := filepath.Join(t.TempDir(), "product")
 	if err := goBuild(path, ""); err != nil {
 		t.Fatal(err)
