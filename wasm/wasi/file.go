@@ -78,9 +78,8 @@ func (s *System) Write(fd uint32, b *Buffers) (int, error) {
 	}
 }
 
-// seekable returns a regular file that has all rights of need. wrong is the
-// answer for a descriptor that has been opened without a right to read or
-// write, which programs know as EBADF.
+// seekable returns a regular file that has all rights of need. One that was
+// opened without the right to read or write is EBADF, as programs know it.
 func (s *System) seekable(fd uint32, need Rights) (*Descriptor, error) {
 	d, err := s.table.get(fd)
 	if err != nil {

@@ -1,8 +1,6 @@
 package wasi
 
-import (
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // pathBuf holds a NUL-terminated path on its way to the kernel.
 type pathBuf struct {
@@ -10,11 +8,8 @@ type pathBuf struct {
 	n int
 }
 
-var (
-	// dot and empty are paths for calls that name a descriptor itself.
-	dot   = [2]byte{'.'}
-	empty = [1]byte{}
-)
+// empty is the path for calls that name a descriptor itself.
+var empty [1]byte
 
 // set joins prefix, if any, and path.
 func (b *pathBuf) set(prefix, path string) error {
@@ -33,7 +28,7 @@ func (b *pathBuf) set(prefix, path string) error {
 	return nil
 }
 
-// check refuses what no path of a guest may be.
+// checkPath refuses what no path of a guest may be.
 func checkPath(path string) error {
 	if path == "" {
 		return unix.ENOENT

@@ -36,8 +36,6 @@ const (
 	RightPollFDReadwrite
 	RightSockShutdown
 	RightSockAccept
-
-	rightsAll = RightSockAccept<<1 - 1
 )
 
 // What each kind of descriptor can be used for at most.

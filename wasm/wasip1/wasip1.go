@@ -32,8 +32,8 @@ type guest struct {
 type call func(g *guest, mem []byte, a []wasm.Raw) error
 
 // entry describes a function: its parameters, one letter each (i and I for 32
-// and 64 bits), and what carries it out. Every one but proc_exit and
-// sched_yield's like returns an errno.
+// and 64 bits), and what carries it out. Every one but proc_exit
+// returns an errno.
 type entry struct {
 	name   string
 	params string
