@@ -133,6 +133,9 @@ func parseHosts(b []byte, dir, host string) ([]endpoint, error) {
 	}
 	var es []endpoint
 	for _, name := range order {
+		if name == "" {
+			return nil, errors.New(`a host has an empty address; write [host."https://…"]`)
+		}
 		e, err := f.Host[name].endpoint(name, dir)
 		if err != nil {
 			return nil, fmt.Errorf("host %q: %w", name, err)

@@ -191,11 +191,23 @@ func mountedOverlay(lower, rest []string, upper, work string) (int, error) {
 		err error
 	}
 	c := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread is not fit for others
+	var attempt func()
+	attempt = func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The process's first thread stands for it in /proc and does not
+			// end with its goroutine: it waits here while another is used.
+			done := make(chan struct{})
+			go func() { defer close(done); attempt() }()
+			<-done
+			runtime.UnlockOSThread()
+			return
+		}
+		// Never unlocked: the thread is fit for nobody else, and ends.
 		fd, err := mountAndClone(lower, rest, upper, work)
 		c <- result{fd, err}
-	}()
+	}
+	go attempt()
 	r := <-c
 	return r.fd, r.err
 }
