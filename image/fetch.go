@@ -161,13 +161,25 @@ func (s *Service) fetchOnce(ctx context.Context, src source, d ocispec.Descripto
 	case errdefs.IsFailedPrecondition(err), errdefs.IsOutOfRange(err):
 		// What came is not what was promised. It must not stay: every later
 		// attempt would go on from it, and fail.
-		ref := remotes.MakeRefKey(ctx, d)
-		if aerr := s.store.Blobs().Abort(context.WithoutCancel(ctx), ref); aerr != nil && !errdefs.IsNotFound(aerr) {
-			return fmt.Errorf("throw wrong bytes of %s away: %w", d.Digest, aerr)
+		if err := s.abort(ctx, d); err != nil {
+			return err
 		}
 		return fmt.Errorf("%w: the registry sent something else than blob %s of %d bytes: %w", ErrInvalidImage, d.Digest, d.Size, err)
+	case registry.RangeRefused(err):
+		if err := s.abort(ctx, d); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("fetch blob %s of %d bytes: %w", d.Digest, d.Size, registry.Classify(ctx, err))
+}
+
+// abort throws away what came of a blob.
+func (s *Service) abort(ctx context.Context, d ocispec.Descriptor) error {
+	err := s.store.Blobs().Abort(context.WithoutCancel(ctx), remotes.MakeRefKey(ctx, d))
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("throw away what came of blob %s: %w", d.Digest, err)
+	}
+	return nil
 }
 
 // counting counts what a fetcher brings, and keeps its readers seekable:

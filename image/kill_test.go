@@ -75,7 +75,6 @@ func TestKill(t *testing.T) {
 	})
 	root := filepath.Join(t.TempDir(), "images")
 	ref := srv.ref("app", "v1")
-	mounts := mountTable(t)
 	whole := timed(t, root+"-timing", ref)
 	for n := range 3 {
 		whole = min(whole, timed(t, fmt.Sprint(root, "-timing-", n), ref))
@@ -88,8 +87,8 @@ func TestKill(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills within %s of the start, %d after the pull", kills, whole, pulled)
-	if after := mountTable(t); after != mounts {
-		t.Errorf("mounts left:\n%s\nwere\n%s", after, mounts)
+	if b, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(b), filepath.Dir(root)) {
+		t.Errorf("mounts left: %v\n%s", err, b)
 	}
 	s, _ := open(t, Config{Root: root})
 	if _, err := s.Pull(context.Background(), ref, PullOptions{}); err != nil {
@@ -108,15 +107,6 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEmpty(t, s)
-}
-
-func mountTable(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }
 
 // timed is how long a pull takes from the start of its process.

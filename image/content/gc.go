@@ -89,7 +89,8 @@ func (s *Store) cleanNative(ctx context.Context) error {
 		}
 		return err
 	})
-	if err != nil {
+	// Never used, it has no bucket yet: then all is stray.
+	if err != nil && !errdefs.IsNotFound(err) {
 		return err
 	}
 	ids, err := nativeIDs(filepath.Join(s.root, "native", "metadata.db"))
@@ -168,6 +169,10 @@ func (s *Store) cleanIngests() error {
 func (s *Store) touch(ctx context.Context) error {
 	b := []byte("limpet start " + strconv.FormatInt(time.Now().UnixNano(), 10))
 	d := ocispec.Descriptor{Digest: digest.FromBytes(b), Size: int64(len(b))}
+	// A kill may have left this very one half written.
+	if err := s.Blobs().Abort(ctx, "start"); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
 	if err := content.WriteBlob(ctx, s.Blobs(), "start", bytes.NewReader(b), d); err != nil {
 		return err
 	}

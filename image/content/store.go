@@ -33,7 +33,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
-	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
 	digest "github.com/opencontainers/go-digest"
 	bolt "go.etcd.io/bbolt"
 )
@@ -135,7 +134,7 @@ func (s *Store) openSnapshotter(cfg Config) (err error) {
 	s.snName = cfg.Snapshotter
 	if s.snName == "" {
 		s.snName = Native
-		if os.Geteuid() == 0 && overlayutils.Supported(cfg.Root) == nil {
+		if os.Geteuid() == 0 && overlayWorks(cfg.Root) == nil {
 			s.snName = Overlay
 		}
 	}

@@ -309,6 +309,13 @@ func (s *Session) Pusher(ctx context.Context) (remotes.Pusher, error) {
 	return p, nil
 }
 
+// RangeRefused says whether a registry refused to go on where a download
+// stopped: it must begin again.
+func RangeRefused(err error) bool {
+	var status remoteerrors.ErrUnexpectedStatus
+	return errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable
+}
+
 // Classify wraps an error of a fetcher or pusher with what it means.
 func Classify(ctx context.Context, err error) error { return classify(ctx, err) }
 
