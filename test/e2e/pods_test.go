@@ -128,8 +128,8 @@ func restarted(times, code int) func(podStatus) error {
 }
 
 func (k *kubelet) always(t *testing.T) {
-	p := k.await(t, "always", patience, restarted(1, 3))
-	p = k.await(t, "always", patience, func(p podStatus) error {
+	k.await(t, "always", patience, restarted(1, 3))
+	p := k.await(t, "always", patience, func(p podStatus) error {
 		if w := p.Status.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "CrashLoopBackOff" {
 			return errors.New("not backing off")
 		}
