@@ -31,10 +31,7 @@ func (s *Supervisor) Adopt(ctx context.Context, c *spec.Container) (*Host, error
 }
 
 func (s *Supervisor) adopt(ctx context.Context, c *spec.Container) (*Host, error) {
-	h := &Host{s: s, id: c.ID, dir: c.Dir, socket: c.Socket, logPath: c.Limpet.LogPath, done: make(chan struct{})}
-	if s.cfg.Cgroups != nil && c.OCI.Linux != nil && c.OCI.Linux.CgroupsPath != "" {
-		h.group = s.cfg.Cgroups.Open(c.OCI.Linux.CgroupsPath)
-	}
+	h := s.newHost(c)
 	lives, err := h.find(ctx)
 	if err != nil {
 		return nil, err

@@ -178,6 +178,42 @@ func TestAdoptAfterKill(t *testing.T) {
 	}
 }
 
+// A host that was adopted is nobody's child; how it was killed is told by the
+// kernel if it is new enough, and not guessed otherwise.
+func TestKilledAfterAdoption(t *testing.T) {
+	n := newNode(t)
+	ctx := context.Background()
+	byOther, byUs := n.container(guestSleep), n.container(guestSpin)
+	kill := n.supervise(job{Containers: []*spec.Container{byOther, byUs}}, "ready")
+	kill()
+	h, err := n.sup.Adopt(ctx, byOther)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(h.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	x := n.ended(h)
+	if x.Code != 137 || x.Reason != spec.ReasonKilled && x.Reason != spec.ReasonUnknown {
+		t.Errorf("killed by another, it ended with %+v", x)
+	}
+	t.Log(x.Reason, x.Message)
+	if h, err = n.sup.Adopt(ctx, byUs); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if x := n.ended(h); x.Code != 137 || x.Reason != spec.ReasonKilled {
+		t.Errorf("killed by us, it ended with %+v", x)
+	}
+	for _, c := range []*spec.Container{byOther, byUs} {
+		if err := n.sup.Remove(ctx, c); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // pid reads a container's lock.
 func (n *node) pid(c *spec.Container) int {
 	n.Helper()

@@ -27,7 +27,11 @@ func (n *node) census() census {
 	if err != nil {
 		n.Fatal(err)
 	}
-	c["mounts"] = []string{strconv.Itoa(strings.Count(string(b), "\n"))}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, n.dir) || strings.Contains(line, n.cfg.RunDir) || strings.Contains(line, "limpet-empty") {
+			c["mount"] = append(c["mount"], line)
+		}
+	}
 	c["socket"] = n.list(n.cfg.RunDir)
 	c["folder"] = n.list(filepath.Join(n.dir, "containers"))
 	for _, controller := range []string{"memory", "cpu", "cpuacct", "pids", "."} {

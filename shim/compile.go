@@ -142,6 +142,10 @@ func (s *Supervisor) child(ctx context.Context, cs childSpec) (string, error) {
 	_ = unix.Setpriority(unix.PRIO_PROCESS, pid, compileNice)
 	status, err := awaitChild(ctx, pidfd, cs.limit)
 	text := said.text()
+	if errors.Is(err, ErrCompileTime) && outOfMemory(text) {
+		// It said so, and could not even end.
+		err = s.tooMuchMemory()
+	}
 	if err == nil {
 		err = s.judge(status, text, group, cs.limit)
 	}
@@ -192,7 +196,7 @@ func (s *Supervisor) startChild(cs childSpec, group *cgroup.Group, files []*os.F
 	if err != nil {
 		return 0, nil, &os.PathError{Op: "exec", Path: s.cfg.HostPath, Err: err}
 	}
-	pidfd, err := pidfdFile(*attr.PidFD)
+	pidfd, err := ownPidfd(pid, *attr.PidFD)
 	return pid, pidfd, err
 }
 
@@ -235,7 +239,7 @@ func (s *Supervisor) judge(ws unix.WaitStatus, text string, group *cgroup.Group,
 		oom, _ = group.OOMKills() // unreadable means: not told by the cgroup
 	}
 	if oom > 0 || outOfMemory(text) {
-		return fmt.Errorf("%w: it needed more memory than %d MiB", ErrCompileMemory, s.cfg.CompileMemory>>20)
+		return s.tooMuchMemory()
 	}
 	if ws.Signaled() && (ws.Signal() == unix.SIGKILL || ws.Signal() == unix.SIGXCPU) {
 		return fmt.Errorf("%w: it took longer than %v", ErrCompileTime, limit)
@@ -248,6 +252,10 @@ func (s *Supervisor) judge(ws unix.WaitStatus, text string, group *cgroup.Group,
 		how = "signal " + unix.SignalName(ws.Signal())
 	}
 	return fmt.Errorf("%w: compiler ended with %s: %s", ErrHostFailed, how, text)
+}
+
+func (s *Supervisor) tooMuchMemory() error {
+	return fmt.Errorf("%w: it needed more memory than %d MiB", ErrCompileMemory, s.cfg.CompileMemory>>20)
 }
 
 // outOfMemory recognises the words of the three allocators in a compiler.

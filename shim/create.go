@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -12,7 +13,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
@@ -53,11 +53,11 @@ func (s *Supervisor) create(ctx context.Context, c *spec.Container, root *os.Fil
 	if err := s.orderOf(l, c, root); err != nil {
 		return nil, err
 	}
-	group, born, err := s.joinCgroup(ctx, l, c, &back)
+	born, err := s.joinCgroup(ctx, l, c, &back)
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{s: s, id: c.ID, dir: c.Dir, socket: c.Socket, logPath: c.Limpet.LogPath, group: group, done: make(chan struct{}), child: true}
+	h := s.newHost(c)
 	if err := s.start(h, l, c, born); err != nil {
 		return nil, err
 	}
@@ -181,10 +181,11 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 }
 
-// joinCgroup makes the container's group and lets the host be born in it.
-func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Container, back *undo) (*cgroup.Group, *os.File, error) {
+// joinCgroup makes the container's group and lets the host join it: on version 1
+// by itself, on version 2 by being born in the folder returned.
+func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Container, back *undo) (*os.File, error) {
 	if s.cfg.Cgroups == nil || c.OCI.Linux == nil || c.OCI.Linux.CgroupsPath == "" {
-		return nil, nil, nil
+		return nil, nil
 	}
 	r := c.OCI.Linux.Resources
 	if r == nil {
@@ -192,7 +193,7 @@ func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Containe
 	}
 	group, err := s.cfg.Cgroups.Create(c.OCI.Linux.CgroupsPath, r)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	back.add(func() {
 		ctx, cancel := undoContext(ctx)
@@ -203,7 +204,7 @@ func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Containe
 	})
 	tasks, born, err := group.Join()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for _, t := range tasks {
 		l.order.Tasks = append(l.order.Tasks, l.files.add(l.own(t)))
@@ -211,7 +212,7 @@ func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Containe
 	if born != nil {
 		l.own(born)
 	}
-	return group, born, nil
+	return born, nil
 }
 
 // start execs the host.
@@ -230,13 +231,16 @@ func (s *Supervisor) start(h *Host, l *launch, c *spec.Container, born *os.File)
 	if err != nil {
 		return &os.PathError{Op: "exec", Path: s.cfg.HostPath, Err: err}
 	}
-	h.pidfd, err = pidfdFile(*attr.PidFD)
+	h.pidfd, err = ownPidfd(h.pid, *attr.PidFD)
 	return err
 }
 
 // awaitReady connects to the host and waits for its hello.
 func (s *Supervisor) awaitReady(ctx context.Context, h *Host) error {
 	k, err := dial(h.socket)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return io.EOF // it has ended already
+	}
 	if err != nil {
 		return err
 	}

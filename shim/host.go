@@ -17,6 +17,21 @@ import (
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
+// newHost returns a host of which nothing is known yet.
+func (s *Supervisor) newHost(c *spec.Container) *Host {
+	h := &Host{s: s, id: c.ID, dir: c.Dir, socket: c.Socket, logPath: c.Limpet.LogPath, done: make(chan struct{})}
+	if s.cfg.Cgroups != nil && c.OCI.Linux != nil && c.OCI.Linux.CgroupsPath != "" {
+		h.group = s.cfg.Cgroups.Open(c.OCI.Linux.CgroupsPath)
+	}
+	switch c.Limpet.OnStop {
+	case spec.OnStopDefault:
+		h.patient = len(c.Limpet.Listen) > 0
+	case spec.OnStopWait, spec.OnStopCloseStdin:
+		h.patient = true
+	}
+	return h
+}
+
 // Host is one host: made by Create, or found by Adopt.
 type Host struct {
 	s               *Supervisor
@@ -25,7 +40,7 @@ type Host struct {
 	group           *cgroup.Group // nil without cgroups
 	pid             int
 	pidfd           *os.File // nil for a host that was found dead
-	child           bool     // ours to reap
+	patient         bool     // a stop waits for the guest's own end
 	done            chan struct{}
 	exit            spec.Exit // set before done is closed
 
@@ -141,16 +156,20 @@ func (h *Host) ask(ctx context.Context, m *spec.Message, fd int) error {
 }
 
 // Stop gives the host the stop signal, which it treats as the container's
-// OnStop says, and returns; Done tells the end. A limit of CPU time is lifted,
-// so that the end is not throttled. Stopping what has ended is no error.
+// OnStop says, and returns; Done tells the end. Stopping what has ended is no
+// error.
+//
+// A limit of CPU time is lifted if the host is to end at once: throttled, it
+// would take as long as the limit is tight. A guest that is given time to end
+// by itself keeps its limit until Kill.
 func (h *Host) Stop(ctx context.Context, sig syscall.Signal) error {
 	select {
 	case <-h.done:
 		return nil
 	default:
 	}
-	if err := h.LiftCPU(); err != nil {
-		h.s.log.Warn("CPU limit is not lifted for the stop", "container", h.id, "error", err)
+	if !h.patient {
+		h.lift()
 	}
 	err := h.ask(ctx, &spec.Message{Op: spec.OpStop, Signal: uint8(sig)}, -1)
 	if err == nil || errors.Is(err, io.EOF) {
@@ -167,6 +186,7 @@ func (h *Host) Kill() error {
 	h.mu.Lock()
 	h.killed = true
 	h.mu.Unlock()
+	h.lift()
 	err := signalPidfd(h.pidfd, unix.SIGKILL)
 	if err == nil || errors.Is(err, unix.ESRCH) {
 		return nil
@@ -222,6 +242,13 @@ func (h *Host) LiftCPU() error {
 		return err
 	}
 	return nil
+}
+
+// lift lifts the limit for an end; that it cannot be lifted costs time alone.
+func (h *Host) lift() {
+	if err := h.LiftCPU(); err != nil {
+		h.s.log.Warn("CPU limit is not lifted for the end", "container", h.id, "error", err)
+	}
 }
 
 // wait waits for the end, at most for the time given.

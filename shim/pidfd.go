@@ -23,6 +23,31 @@ func pidfdFile(fd int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
+// ownPidfd is pidfdFile for a new child, which does not outlive a failure.
+func ownPidfd(pid, fd int) (*os.File, error) {
+	if fd < 0 { // a kernel that does not know CLONE_PIDFD ignores it
+		var err error
+		if fd, err = unix.PidfdOpen(pid, 0); err != nil {
+			return nil, errors.Join(os.NewSyscallError("pidfd_open", err), abandon(pid))
+		}
+	}
+	f, err := pidfdFile(fd)
+	if err != nil {
+		return nil, errors.Join(err, abandon(pid))
+	}
+	return f, nil
+}
+
+// abandon ends a child of which nothing else is known. Nobody else reaps it,
+// so that its number is its own.
+func abandon(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+		return err
+	}
+	_, err := unix.Wait4(pid, nil, 0, nil)
+	return err
+}
+
 // awaitEnd waits for the end of the process, or the file's deadline.
 func awaitEnd(pidfd *os.File) error {
 	raw, err := pidfd.SyscallConn()

@@ -35,13 +35,14 @@ func (s *Supervisor) end(ctx context.Context, c *spec.Container) error {
 		}
 		return h.wait(ctx, removeTimeout)
 	}
-	h := &Host{s: s, id: c.ID, dir: c.Dir, socket: c.Socket}
+	h := s.newHost(c)
 	lives, err := h.find(ctx)
 	if err != nil || !lives {
 		return err
 	}
 	h.dropReady()
 	defer h.pidfd.Close()
+	h.lift()
 	if err := signalPidfd(h.pidfd, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill host %d: %w", h.pid, err)
 	}

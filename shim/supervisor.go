@@ -108,7 +108,22 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, s.closeFiles())
 	}
+	s.logMissing()
 	return s, nil
+}
+
+// logMissing tells once what hosts do without on this node.
+func (s *Supervisor) logMissing() {
+	if abi := confine.LandlockABI(); abi < confine.MinLandlock {
+		s.log.Warn("the kernel lacks Landlock; hosts are confined by the other means alone", "abi", abi, "wanted", confine.MinLandlock)
+	}
+	if s.cfg.Cgroups == nil {
+		s.log.Warn("no cgroups are used: containers have no limits and no statistics")
+		return
+	}
+	for _, what := range s.cfg.Cgroups.Missing() {
+		s.log.Warn("the node's cgroups lack something", "what", what)
+	}
 }
 
 // prepare makes what all hosts start from.
