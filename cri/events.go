@@ -11,6 +11,10 @@ import (
 func (s *runtimeServer) GetContainerEvents(_ *runtime.GetEventsRequest, out grpc.ServerStreamingServer[runtime.ContainerEventResponse]) error {
 	events := s.pods.Events()
 	defer events.Close()
+	// The header tells the client that from here on it misses nothing.
+	if err := out.SendHeader(nil); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-out.Context().Done():
