@@ -9,7 +9,6 @@ import (
 	"path"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
@@ -59,12 +58,7 @@ func (s *Service) hold(ctx context.Context, ref, containerID string) (*entry, er
 	if err != nil {
 		return nil, err
 	}
-	lease := leases.Lease{ID: containerLease + containerID}
-	lm := s.store.Leases()
-	if _, err := lm.Create(ctx, leases.WithID(lease.ID)); err != nil && !errdefs.IsAlreadyExists(err) {
-		return nil, fmt.Errorf("lease image: %w", err)
-	}
-	err = lm.AddResource(ctx, lease, leases.Resource{ID: e.manifest.Digest.String(), Type: "content"})
+	err = s.store.Hold(ctx, containerLease+containerID, e.manifest.Digest)
 	if err == nil {
 		var again *entry
 		if again, err = s.find(ref); err == nil && again.manifest.Digest != e.manifest.Digest {
@@ -274,11 +268,7 @@ func isPath(file, argv0, workingDir string) bool {
 // Release gives a container's lease back; what only it kept is collected.
 // Releasing twice is no error.
 func (s *Service) Release(ctx context.Context, containerID string) error {
-	err := s.store.Leases().Delete(content.Context(ctx), leases.Lease{ID: containerLease + containerID})
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
+	if err := s.store.LetGo(ctx, containerLease+containerID); err != nil {
 		return fmt.Errorf("release image of container %s: %w", containerID, err)
 	}
 	s.store.CollectSoon()

@@ -9,8 +9,8 @@
 // does not know what an image means.
 //
 // Lock order: Store.collecting is held over one collection and nothing else of
-// this package; Store.mu guards the set of verified digests and is held for
-// moments only.
+// this package; holds has an order of its own; Store.mu guards the set of
+// verified digests and is held for moments only.
 package content
 
 import (
@@ -72,6 +72,7 @@ type Store struct {
 	snName  string
 	unclean bool
 
+	holds      holds
 	collecting sync.Mutex
 	wake       chan struct{}
 	stop       context.CancelFunc
