@@ -1,0 +1,214 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/limpet-cri/limpet/shim/cgroup"
+)
+
+// runEnv makes the test binary be limpetd.
+const runEnv = "LIMPETD_TEST_RUN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runEnv) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+func TestCommands(t *testing.T) {
+	good, bad := filepath.Join(t.TempDir(), "good.toml"), filepath.Join(t.TempDir(), "bad.toml")
+	if err := errors.Join(os.WriteFile(good, []byte("[log]\nlevel = \"warn\"\n"), 0o600), os.WriteFile(bad, []byte("what = 1\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args      []string
+		code      int
+		out, errs string
+	}{
+		{[]string{"--version"}, 0, "limpetd ", ""},
+		{[]string{"config", "default"}, 0, "[pods.handlers.limpet]", ""},
+		{[]string{"config", "check", good}, 0, "is fine", ""},
+		{[]string{"config", "check", bad}, 1, "", "bad.toml:1: what: there is no such key"},
+		{[]string{"config", "check", "/nonexistent"}, 1, "", "no such file"},
+		{[]string{"--config", bad}, 1, "", "bad.toml:1: what"},
+		{[]string{"--help"}, 0, "", "limpetd config check FILE"},
+		{[]string{"--what"}, 2, "", "-what"},
+		{[]string{"start"}, 2, "", `no command "start"`},
+	} {
+		var out, errs bytes.Buffer
+		if code := command(c.args, &out, &errs); code != c.code || !strings.Contains(out.String(), c.out) || !strings.Contains(errs.String(), c.errs) {
+			t.Errorf("%q: code %d, output %q, errors %q", c.args, code, out.String(), errs.String())
+		}
+	}
+}
+
+func TestLock(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "root")
+	first, err := lockRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockRoot(root); !errors.Is(err, errRunning) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) {
+		t.Errorf("a second one: %v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := lockRoot(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// instance is a limpetd of this test, and what systemd would hear of it.
+type instance struct {
+	cmd  *exec.Cmd
+	errs *bytes.Buffer
+	told *net.UnixConn
+}
+
+func launch(t *testing.T, dir, config string) *instance {
+	t.Helper()
+	told, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, fmt.Sprintf("n%d", time.Now().UnixNano())), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = told.Close() })
+	i := &instance{errs: &bytes.Buffer{}, told: told, cmd: exec.Command("/proc/self/exe", "--config", config)}
+	i.cmd.Env = append(os.Environ(), runEnv+"=1", "NOTIFY_SOCKET="+told.LocalAddr().String(), "WATCHDOG_USEC=300000")
+	i.cmd.Stderr = i.errs
+	if err := i.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = i.cmd.Process.Kill() })
+	return i
+}
+
+// hears waits until systemd is told a state.
+func (i *instance) hears(t *testing.T, want string) {
+	t.Helper()
+	if err := i.told.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 256)
+	for {
+		n, err := i.told.Read(b)
+		if err != nil {
+			t.Fatalf("systemd never heard %s: %v\n%s", want, err, i.errs)
+		}
+		if string(b[:n]) == want {
+			return
+		}
+	}
+}
+
+// The whole life of a daemon: ready, alive, asked, doubled, stopped, and
+// started again over what a killed one left.
+func TestDaemon(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	top := os.Getenv("LIMPET_BUILD")
+	if top == "" {
+		top = "../.."
+	}
+	host, err := filepath.Abs(filepath.Join(top, "bin", "limpet-host"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(host); err != nil {
+		t.Skipf("needs make build: %v", err)
+	}
+	dir, err := os.MkdirTemp("", "limpetd-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	groups, err := cgroup.Detect(cgroup.Root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		// The parent of the compilers' groups, which the daemon was given.
+		if err := groups.Open("/" + filepath.Base(dir)).Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	address := freeAddress(t)
+	config := filepath.Join(dir, "c.toml")
+	text := fmt.Sprintf("root = %q\nrun = %q\n[server]\nsocket = %q\n[metrics]\naddress = %q\n[hosts]\npath = %q\ncompile_cgroup = %q\n",
+		filepath.Join(dir, "root"), filepath.Join(dir, "run"), filepath.Join(dir, "s.sock"), address, host, "/"+filepath.Base(dir))
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	first := launch(t, dir, config)
+	first.hears(t, "READY=1")
+	first.hears(t, "WATCHDOG=1")
+	for path, want := range map[string]string{"/healthz": "ok", "/metrics": "limpet_containers{state=\"running\"} 0"} {
+		if body := get(t, "http://"+address+path); !strings.Contains(body, want) {
+			t.Errorf("%s lacks %q: %.200s", path, want, body)
+		}
+	}
+	second := launch(t, dir, config)
+	if err := second.cmd.Wait(); err == nil || !strings.Contains(second.errs.String(), "another limpetd runs") {
+		t.Errorf("a second limpetd: %v, %s", err, second.errs)
+	}
+	if err := first.cmd.Process.Kill(); err != nil { // leaves its socket behind
+		t.Fatal(err)
+	}
+	_ = first.cmd.Wait()
+	third := launch(t, dir, config)
+	third.hears(t, "READY=1")
+	if err := third.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	third.hears(t, "STOPPING=1")
+	if err := third.cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v\n%s", err, third.errs)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // only its address matters
+	return l.Addr().String()
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	r, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close() //nolint:errcheck // read to its end
+	b, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, r.Status, err)
+	}
+	return string(b)
+}
