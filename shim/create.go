@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
@@ -47,13 +48,18 @@ func (s *Supervisor) create(ctx context.Context, c *spec.Container, root *os.Fil
 	l := &launch{}
 	defer l.close()
 
-	if err := s.openFiles(l, c, &back); err != nil {
+	lock, err := claim(l, c, &back)
+	if err != nil {
+		return nil, err
+	}
+	group := s.makeGroup(ctx, c, &back)
+	if err := s.openFiles(l, c, lock, &back); err != nil {
 		return nil, err
 	}
 	if err := s.orderOf(l, c, root); err != nil {
 		return nil, err
 	}
-	born, err := s.joinCgroup(ctx, l, c, &back)
+	born, err := join(l, group)
 	if err != nil {
 		return nil, err
 	}
@@ -72,17 +78,22 @@ func (s *Supervisor) create(ctx context.Context, c *spec.Container, root *os.Fil
 	return h, nil
 }
 
-// openFiles opens what the host starts with, descriptors 0 to 7 except the
-// order, whose place it keeps.
-func (s *Supervisor) openFiles(l *launch, c *spec.Container, back *undo) error {
+// claim makes the container's folder and takes its lock: from here on no other
+// host of the container can be made.
+func claim(l *launch, c *spec.Container, back *undo) (*os.File, error) {
 	if err := makeDir(c.Dir, back); err != nil {
-		return err
+		return nil, err
 	}
 	lock, err := takeLock(c.Dir, back)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.own(lock)
+	return l.own(lock), nil
+}
+
+// openFiles opens what the host starts with, descriptors 0 to 7 except the
+// order, whose place it keeps.
+func (s *Supervisor) openFiles(l *launch, c *spec.Container, lock *os.File, back *undo) error {
 	config, err := json.Marshal(c.OCI)
 	if err != nil {
 		return fmt.Errorf("runtime spec: %w", err)
@@ -181,28 +192,53 @@ func openLog(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
 }
 
-// joinCgroup makes the container's group and lets the host join it: on version 1
-// by itself, on version 2 by being born in the folder returned.
-func (s *Supervisor) joinCgroup(ctx context.Context, l *launch, c *spec.Container, back *undo) (*os.File, error) {
+// madeGroup is a cgroup that is being made; done is closed when it is.
+type madeGroup struct {
+	done  chan struct{}
+	group *cgroup.Group
+	err   error
+}
+
+// makeGroup begins to make the container's group, or returns nil. It is half a
+// millisecond of the kernel's time, during which the files are made.
+func (s *Supervisor) makeGroup(ctx context.Context, c *spec.Container, back *undo) *madeGroup {
 	if s.cfg.Cgroups == nil || c.OCI.Linux == nil || c.OCI.Linux.CgroupsPath == "" {
-		return nil, nil
+		return nil
 	}
 	r := c.OCI.Linux.Resources
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
-	group, err := s.cfg.Cgroups.Create(c.OCI.Linux.CgroupsPath, r)
-	if err != nil {
-		return nil, err
-	}
+	m := &madeGroup{done: make(chan struct{})}
+	go func() {
+		defer close(m.done)
+		m.group, m.err = s.cfg.Cgroups.Create(c.OCI.Linux.CgroupsPath, r)
+	}()
 	back.add(func() {
+		<-m.done
+		if m.err != nil {
+			return // then nothing was made
+		}
 		ctx, cancel := undoContext(ctx)
 		defer cancel()
-		if err := group.Remove(ctx); err != nil {
+		if err := m.group.Remove(ctx); err != nil {
 			s.log.Error("cgroup of a host that failed stays behind", "container", c.ID, "error", err)
 		}
 	})
-	tasks, born, err := group.Join()
+	return m
+}
+
+// join lets the host join its group: on version 1 by itself, on version 2 by
+// being born in the folder returned.
+func join(l *launch, m *madeGroup) (*os.File, error) {
+	if m == nil {
+		return nil, nil
+	}
+	<-m.done
+	if m.err != nil {
+		return nil, m.err
+	}
+	tasks, born, err := m.group.Join()
 	if err != nil {
 		return nil, err
 	}
