@@ -3,7 +3,6 @@ package pod
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"os"
@@ -257,10 +256,12 @@ func newNode(t testing.TB) *node {
 	return &node{world: newWorld(), t: t, cfg: c}
 }
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // start starts a daemon on the node.
 func (n *node) start() *Manager {
 	n.t.Helper()
-	m, err := New(n.cfg, fakeImages{n.world}, fakeHosts{n.world}, fakeNets{n.world}, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	m, err := New(n.cfg, fakeImages{n.world}, fakeHosts{n.world}, fakeNets{n.world}, quiet())
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -183,7 +183,7 @@ func resourceFields(f fieldMaker) []Field {
 		f("linux.resources.cpu_period", Honoured, "of the container's cgroup", nil),
 		f("linux.resources.cpu_quota", Honoured, "of the container's cgroup; lifted while the container is being stopped", nil),
 		f("linux.resources.cpu_shares", Honoured, "of the container's cgroup", nil),
-		f("linux.resources.memory_limit_in_bytes", Honoured, fmt.Sprintf("of the container's cgroup, and less %d bytes of the guest's memory; below %d bytes it is refused, because the host itself needs them", memoryMargin, MinMemory), func(s subject) bool {
+		f("linux.resources.memory_limit_in_bytes", Honoured, fmt.Sprintf("of the container's cgroup, and less %d bytes and one part in %d of the guest's memory; below %d bytes it is refused, because the host itself needs them", memoryMargin, pageTables, MinMemory), func(s subject) bool {
 			l := s.res().GetMemoryLimitInBytes()
 			return l < 0 || l > 0 && l < int64(MinMemory)
 		}),

@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"github.com/limpet-cri/limpet/cri/pod"
 	"github.com/limpet-cri/limpet/image"
 )
 
@@ -203,6 +205,27 @@ func TestRealLogRotation(t *testing.T) {
 	b.must("write", os.WriteFile(log, append(old, now...), 0o600))
 	unbroken(t, b.lines(t, "rotate", "count"))
 	b.must("remove sandbox", b.RemovePodSandbox(t.Context(), pod))
+}
+
+// A guest that takes all it can sees memory.grow fail, and is not killed: at
+// the smallest limit and at large ones the margin is enough for the host.
+func TestRealMemoryMargin(t *testing.T) {
+	b := newBench(t)
+	for _, limit := range []int64{int64(pod.MinMemory), 16 << 20, 64 << 20, 256 << 20, 1 << 30} {
+		name := fmt.Sprintf("fill-%d", limit>>20)
+		pod, ctr := b.start(name, "fill", func(_ *runtime.PodSandboxConfig, c *runtime.ContainerConfig) {
+			c.Linux.Resources.MemoryLimitInBytes, c.Linux.Resources.MemorySwapLimitInBytes = limit, limit
+		})
+		st := b.exited(ctr)
+		peak, err := os.ReadFile(filepath.Join("/sys/fs/cgroup/memory", b.Cgroup, ctr, "memory.max_usage_in_bytes"))
+		if err == nil {
+			t.Logf("limit %d MiB: peak %s", limit>>20, strings.TrimSpace(string(peak)))
+		}
+		if st.GetExitCode() != 3 {
+			t.Errorf("limit %d MiB: %d %s %s", limit>>20, st.GetExitCode(), st.GetReason(), st.GetMessage())
+		}
+		b.must("remove", b.RemovePodSandbox(t.Context(), pod))
+	}
 }
 
 // After a hundred pods the node and the daemon are as before.

@@ -327,7 +327,7 @@ func TestHandlers(t *testing.T) {
 	}
 	id, err := m.CreateContainer(t.Context(), request(pod, containerConfig("plain")))
 	must(t, "create", err)
-	if c := n.host(id).spec; c.Limpet.MemoryLimit != 64<<20-memoryMargin || *c.OCI.Linux.Resources.Pids.Limit != 100 {
+	if c := n.host(id).spec; c.Limpet.MemoryLimit != 64<<20-memoryMargin-64<<11 || *c.OCI.Linux.Resources.Pids.Limit != 100 {
 		t.Errorf("limits: %+v", c.Limpet)
 	}
 	if r, err := m.PodSandboxStatus(pod, false); err != nil || r.GetStatus().GetRuntimeHandler() != "strict" {

@@ -219,10 +219,10 @@ func TestLimits(t *testing.T) {
 		limit, guest uint64
 	}{
 		{"none", nil, Profile{}, 0, 0},
-		{"asked", &lr{MemoryLimitInBytes: 64 << 20}, Profile{MemoryDefault: 16 << 20}, 64 << 20, 60 << 20},
-		{"default", nil, Profile{MemoryDefault: 16 << 20}, 16 << 20, 12 << 20},
-		{"maximum as default", nil, Profile{MemoryMax: 32 << 20}, 32 << 20, 28 << 20},
-		{"smallest", &lr{MemoryLimitInBytes: int64(MinMemory)}, Profile{}, MinMemory, MinMemory - memoryMargin},
+		{"asked", &lr{MemoryLimitInBytes: 64 << 20}, Profile{MemoryDefault: 16 << 20}, 64 << 20, 60<<20 - 64<<11},
+		{"default", nil, Profile{MemoryDefault: 16 << 20}, 16 << 20, 12<<20 - 16<<11},
+		{"maximum as default", nil, Profile{MemoryMax: 32 << 20}, 32 << 20, 28<<20 - 32<<11},
+		{"smallest", &lr{MemoryLimitInBytes: int64(MinMemory)}, Profile{}, MinMemory, MinMemory - memoryMargin - MinMemory/pageTables},
 	} {
 		l, guest, err := limits(c.r, c.p)
 		must(t, c.name, err)

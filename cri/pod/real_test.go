@@ -111,6 +111,16 @@ var guests = map[string]string{
 	// late ends with 7 after half a second.
 	"late": guest(`(call $print (i32.const 4096) (i32.const 8)) (call $sleep (i64.const 500000000)) (call $proc_exit (i32.const 7))`),
 	"trap": guest(`(call $deep)`, `(func $deep unreachable)`),
+	// fill takes and touches all the memory it can get, then exits with 3.
+	"fill": guest(`(local $at i32)
+	  (local.set $at (i32.const 65536))
+	  (loop $more
+	    (if (i32.eq (memory.grow (i32.const 1)) (i32.const -1)) (then (call $proc_exit (i32.const 3))))
+	    (loop $page
+	      (i32.store (local.get $at) (i32.const 1))
+	      (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+	      (br_if $page (i32.and (local.get $at) (i32.const 65535))))
+	    (br $more))`),
 	// grow exits with 3 when memory cannot grow to 512 MiB.
 	"grow": guest(`(if (i32.eq (memory.grow (i32.const 8192)) (i32.const -1)) (then (call $proc_exit (i32.const 3))))`),
 }
