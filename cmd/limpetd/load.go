@@ -207,15 +207,18 @@ type place struct {
 // no error.
 func keysOf(data []byte) keys {
 	found, table := keys{}, ""
+	line, counted := 1, 0 // lines are counted once, as the keys go by
 	p := unstable.Parser{}
 	p.Reset(data)
 	for p.NextExpression() {
 		e := p.Expression()
-		path, line := []string{}, 0
+		path := []string{}
 		for it := e.Key(); it.Next(); {
 			n := it.Node()
 			path = append(path, string(n.Data))
-			line = p.Shape(n.Raw).Start.Line
+			if at := int(n.Raw.Offset); at > counted {
+				line, counted = line+bytes.Count(data[counted:at], []byte("\n")), at
+			}
 		}
 		name := strings.Join(path, ".")
 		if e.Kind == unstable.Table || e.Kind == unstable.ArrayTable {
