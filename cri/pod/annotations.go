@@ -40,8 +40,7 @@ func checkAnnotations(a map[string]string, p Profile, hostNet bool) error {
 		if !strings.HasPrefix(k, annotationDomain) {
 			continue
 		}
-		name, container, _ := strings.Cut(k, ".dev/")
-		name, container, _ = strings.Cut(container, ".")
+		name, container, _ := strings.Cut(strings.TrimPrefix(k, annotationDomain), ".")
 		switch annotationDomain + name {
 		case annotationListen:
 			if container == "" {

@@ -10,8 +10,11 @@ import (
 
 // Config of the manager.
 type Config struct {
-	// Root keeps what must outlive the daemon (sandboxes/, containers/); Run
-	// what must not outlive the boot (control sockets, below c/).
+	// Root keeps what may be large (writable layers); Run what the daemon must
+	// find again after its own end and not after another boot: the records of
+	// sandboxes and containers, the files of hosts, control sockets. Run
+	// belongs on a tmpfs, where each of the many small files costs a tenth of
+	// what it costs on a disk.
 	Root, Run string
 	// Handlers are the profiles by runtime handler; DefaultHandler is the one
 	// that the empty handler means.
@@ -75,6 +78,14 @@ func DefaultConfig() Config {
 
 // maxSocketDir keeps Run/c/ID.sock within the 107 bytes of a socket's path.
 const maxSocketDir = 107 - len("/c/") - socketName - len(".sock")
+
+// folders are where the manager keeps things.
+func (c Config) folders() []string {
+	return []string{
+		filepath.Join(c.Run, dirSandboxes), filepath.Join(c.Run, dirContainers), filepath.Join(c.Run, dirSockets),
+		filepath.Join(c.Root, dirLayers),
+	}
+}
 
 // Validate says what is wrong with the configuration.
 func (c Config) Validate() error {

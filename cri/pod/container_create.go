@@ -154,6 +154,9 @@ func (m *Manager) discard(ctx context.Context, c *container) error {
 		return fmt.Errorf("remove the host: %w", err)
 	}
 	m.checkpoint("discard.unhosted")
+	if err := os.RemoveAll(m.layerDir(c.id)); err != nil {
+		return fmt.Errorf("remove the writable layer: %w", err)
+	}
 	return os.RemoveAll(m.containerDir(c.id))
 }
 
@@ -164,5 +167,5 @@ func containerName(s *sandbox, md *runtime.ContainerMetadata) string {
 
 // layer returns the folders of a container's writable layer.
 func (m *Manager) layer(id string) (upper, work string) {
-	return filepath.Join(m.containerDir(id), dirUpper), filepath.Join(m.containerDir(id), dirWork)
+	return filepath.Join(m.layerDir(id), dirUpper), filepath.Join(m.layerDir(id), dirWork)
 }

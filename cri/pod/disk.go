@@ -27,6 +27,14 @@ const (
 	dirWork        = "work"
 )
 
+// Folders of objects.
+const (
+	dirSandboxes  = "sandboxes"
+	dirContainers = "containers"
+	dirSockets    = "c"
+	dirLayers     = "layers" // writable layers of containers
+)
+
 // The records of this package.
 var (
 	sandboxRecord   = record.Kind{Magic: [4]byte{'L', 'M', 'S', 'R'}, Version: 1}
@@ -83,15 +91,19 @@ type user struct {
 	Groups   []int64
 }
 
-func (m *Manager) sandboxDir(id string) string   { return filepath.Join(m.cfg.Root, "sandboxes", id) }
-func (m *Manager) containerDir(id string) string { return filepath.Join(m.cfg.Root, "containers", id) }
+// What is told of a pod is of this boot only, and lies below Config.Run, which
+// on a node is memory: nothing of it runs after another boot. What a container
+// writes into its root may be large, and lies below Config.Root.
+func (m *Manager) sandboxDir(id string) string   { return filepath.Join(m.cfg.Run, dirSandboxes, id) }
+func (m *Manager) containerDir(id string) string { return filepath.Join(m.cfg.Run, dirContainers, id) }
+func (m *Manager) layerDir(id string) string     { return filepath.Join(m.cfg.Root, dirLayers, id) }
 
 // socketName is how much of an id names a control socket: 128 bits are as
 // unique as the whole, and a socket's path has only 107 bytes.
 const socketName = 32
 
 func (m *Manager) socket(id string) string {
-	return filepath.Join(m.cfg.Run, "c", id[:min(len(id), socketName)]+".sock")
+	return filepath.Join(m.cfg.Run, dirSockets, id[:min(len(id), socketName)]+".sock")
 }
 
 // newID returns 64 hexadecimal digits, as other runtimes give them.
@@ -107,7 +119,9 @@ func isID(s string) bool {
 	return err == nil && len(b) == 32
 }
 
-// writeIdentity makes an object's folder with its identity in it, flushed.
+// writeIdentity makes an object's folder with its identity in it. It is not
+// flushed: after a power loss nothing of it runs, and a record that was lost
+// makes its folder a stray.
 func writeIdentity(dir string, k record.Kind, id identity, config proto.Message) error {
 	b, err := proto.Marshal(config)
 	if err != nil {
@@ -120,7 +134,7 @@ func writeIdentity(dir string, k record.Kind, id identity, config proto.Message)
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		return err
 	}
-	return record.Write(filepath.Join(dir, fileRecord), k, id, record.PowerLoss)
+	return record.Write(filepath.Join(dir, fileRecord), k, id, record.Killed)
 }
 
 // saveSandbox writes where a sandbox stands.

@@ -281,7 +281,7 @@ func (n *node) host(id string) *fakeHost {
 // leftovers are what is on the node: of the world and on disk.
 func (n *node) leftovers() []string {
 	l := n.inventory()
-	for _, d := range []string{filepath.Join(n.cfg.Root, "sandboxes"), filepath.Join(n.cfg.Root, "containers"), filepath.Join(n.cfg.Run, "c")} {
+	for _, d := range n.cfg.folders() {
 		entries, err := os.ReadDir(d)
 		if err != nil {
 			n.t.Fatal(err)

@@ -136,7 +136,8 @@ func sandboxFields() []Field {
 			return s.podSec().GetApparmor().GetProfileType() == runtime.SecurityProfile_Localhost
 		}),
 		f("linux.security_context.seccomp_profile_path", ByConstruction, "the older form of seccomp: runtime/default and unconfined are satisfied, localhost/… is refused", func(s subject) bool {
-			return strings.HasPrefix(s.podSec().GetSeccompProfilePath(), "localhost/") //nolint:staticcheck // still sent
+			//lint:ignore SA1019 a client may still send it
+			return strings.HasPrefix(s.podSec().GetSeccompProfilePath(), "localhost/")
 		}),
 		f("linux.sysctls", Refused, "kernel parameters of the pod are not set: leave securityContext.sysctls out", func(s subject) bool { return len(s.pod.GetLinux().GetSysctls()) > 0 }),
 		f("linux.overhead", Honoured, "the kubelet's limits on the pod's own cgroup, below which the containers' are made", nil),
@@ -238,10 +239,12 @@ func securityFields(f fieldMaker) []Field {
 			return s.sec().GetApparmor().GetProfileType() == runtime.SecurityProfile_Localhost
 		}),
 		f(sec+"apparmor_profile", ByConstruction, "the older form of apparmor: runtime/default and unconfined are satisfied, localhost/… is refused", func(s subject) bool {
-			return strings.HasPrefix(s.sec().GetApparmorProfile(), "localhost/") //nolint:staticcheck // still sent
+			//lint:ignore SA1019 a client may still send it
+			return strings.HasPrefix(s.sec().GetApparmorProfile(), "localhost/")
 		}),
 		f(sec+"seccomp_profile_path", ByConstruction, "the older form of seccomp: runtime/default and unconfined are satisfied, localhost/… is refused", func(s subject) bool {
-			return strings.HasPrefix(s.sec().GetSeccompProfilePath(), "localhost/") //nolint:staticcheck // still sent
+			//lint:ignore SA1019 a client may still send it
+			return strings.HasPrefix(s.sec().GetSeccompProfilePath(), "localhost/")
 		}),
 	}
 }

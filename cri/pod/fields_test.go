@@ -98,7 +98,8 @@ func TestFieldsRefuse(t *testing.T) {
 		{"linux.security_context.privileged", podSec(&psc{Privileged: true}), nil},
 		{"linux.security_context.seccomp", podSec(&psc{Seccomp: localhost}), nil},
 		{"linux.security_context.apparmor", podSec(&psc{Apparmor: localhost}), nil},
-		{"linux.security_context.seccomp_profile_path", podSec(&psc{SeccompProfilePath: "localhost/x"}), nil}, //nolint:staticcheck // still sent
+		//lint:ignore SA1019 a client may still send it
+		{"linux.security_context.seccomp_profile_path", podSec(&psc{SeccompProfilePath: "localhost/x"}), nil},
 		{"linux.sysctls", &pod{Linux: &runtime.LinuxPodSandboxConfig{Sysctls: map[string]string{"net.core.somaxconn": "1"}}}, nil},
 		{"windows", &pod{Windows: &runtime.WindowsPodSandboxConfig{}}, nil},
 
@@ -122,8 +123,10 @@ func TestFieldsRefuse(t *testing.T) {
 		{"linux.security_context.readonly_paths", nil, sec(&csc{ReadonlyPaths: []string{"/data"}})},
 		{"linux.security_context.seccomp", nil, sec(&csc{Seccomp: localhost})},
 		{"linux.security_context.apparmor", nil, sec(&csc{Apparmor: localhost})},
-		{"linux.security_context.apparmor_profile", nil, sec(&csc{ApparmorProfile: "localhost/x"})},        //nolint:staticcheck // still sent
-		{"linux.security_context.seccomp_profile_path", nil, sec(&csc{SeccompProfilePath: "localhost/x"})}, //nolint:staticcheck // still sent
+		//lint:ignore SA1019 a client may still send it
+		{"linux.security_context.apparmor_profile", nil, sec(&csc{ApparmorProfile: "localhost/x"})},
+		//lint:ignore SA1019 a client may still send it
+		{"linux.security_context.seccomp_profile_path", nil, sec(&csc{SeccompProfilePath: "localhost/x"})},
 		{"mounts[].recursive_read_only", nil, mnt(&runtime.Mount{RecursiveReadOnly: true})},
 		{"mounts[].propagation", nil, mnt(&runtime.Mount{Propagation: runtime.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
 		{"mounts[].uidMappings", nil, mnt(&runtime.Mount{UidMappings: []*runtime.IDMapping{{}}})},

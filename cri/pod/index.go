@@ -67,15 +67,6 @@ func (x *index) reserve(name, id string) error {
 	return nil
 }
 
-// release frees a name if it is still the id's.
-func (x *index) release(name, id string) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.names[name] == id {
-		delete(x.names, name)
-	}
-}
-
 func (x *index) addSandbox(s *sandbox) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

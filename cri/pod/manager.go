@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -45,7 +44,7 @@ func New(cfg Config, images Images, hosts Hosts, nets Networks, log *slog.Logger
 	if err != nil {
 		return nil, fmt.Errorf("read the node's host name: %w", err)
 	}
-	for _, d := range []string{filepath.Join(cfg.Root, "sandboxes"), filepath.Join(cfg.Root, "containers"), filepath.Join(cfg.Run, "c")} {
+	for _, d := range cfg.folders() {
 		if err := os.MkdirAll(d, 0o711); err != nil {
 			return nil, fmt.Errorf("make the folders of pods: %w", err)
 		}

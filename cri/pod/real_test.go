@@ -41,6 +41,9 @@ const linkFlags = "-s -w -linkmode=external -extldflags '-static -Wl,--gc-sectio
 // hostEnv names a limpet-host to test instead of one that is built here.
 const hostEnv = "LIMPET_TEST_HOST"
 
+// builtDir is where built has put it, if anybody asked.
+var builtDir string
+
 var built = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(hostEnv); path != "" {
 		return path, nil
@@ -49,6 +52,7 @@ var built = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
+	builtDir = dir
 	path := filepath.Join(dir, "limpet-host")
 	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", linkFlags, "-o", path, "github.com/limpet-cri/limpet/cmd/limpet-host").CombinedOutput()
 	if err != nil {
@@ -62,10 +66,8 @@ func TestMain(m *testing.M) {
 		os.Exit(daemon(config))
 	}
 	code := m.Run()
-	if os.Getenv(hostEnv) == "" && os.Getuid() == 0 {
-		if path, err := built(); err == nil {
-			os.RemoveAll(filepath.Dir(path))
-		}
+	if builtDir != "" {
+		os.RemoveAll(builtDir)
 	}
 	os.Exit(code)
 }
@@ -291,8 +293,9 @@ func (p place) inventory(t testing.TB) []string {
 			}
 		}
 	}
-	add("sandbox", filepath.Join(p.Dir, "sandboxes"))
-	add("container", filepath.Join(p.Dir, "containers"))
+	add("sandbox", filepath.Join(p.Run, "sandboxes"))
+	add("container", filepath.Join(p.Run, "containers"))
+	add("layer", filepath.Join(p.Dir, "layers"))
 	add("socket", filepath.Join(p.Run, "c"))
 	add("netns", filepath.Join(p.Run, "netns"))
 	for _, controller := range []string{"memory", "cpu", "cpuacct", "pids", ""} {

@@ -61,7 +61,7 @@ type foundContainer struct {
 // readAll reads without changing anything.
 func (m *Manager) readAll() (leftovers, error) {
 	l := leftovers{sandboxes: map[string]foundSandbox{}, containers: map[string]foundContainer{}, netns: map[string]bool{}}
-	ids, err := m.folders("sandboxes")
+	ids, err := m.folders(m.cfg.Run, dirSandboxes)
 	if err != nil {
 		return l, err
 	}
@@ -72,7 +72,7 @@ func (m *Manager) readAll() (leftovers, error) {
 		}
 		l.sandboxes[id] = f
 	}
-	if ids, err = m.folders("containers"); err != nil {
+	if ids, err = m.folders(m.cfg.Run, dirContainers); err != nil {
 		return l, err
 	}
 	for _, id := range ids {
@@ -94,8 +94,8 @@ func (m *Manager) readAll() (leftovers, error) {
 
 // folders lists the objects of a kind; what has no id of ours as its name is
 // not ours to touch.
-func (m *Manager) folders(kind string) ([]string, error) {
-	dir := filepath.Join(m.cfg.Root, kind)
+func (m *Manager) folders(base, kind string) ([]string, error) {
+	dir := filepath.Join(base, kind)
 	names, err := record.List(dir)
 	if err != nil {
 		return nil, err
@@ -279,6 +279,7 @@ func (m *Manager) sweep(ctx context.Context, l leftovers) {
 	m.sweepNets(ctx, l, try)
 	m.sweepLeases(ctx, try)
 	m.sweepSockets(try)
+	m.sweepLayers(try)
 	_ = g.Wait()
 }
 
@@ -329,6 +330,21 @@ func (m *Manager) sweepSockets(try func(what, id string, do func() error)) {
 	for _, e := range entries {
 		if strings.HasSuffix(e.Name(), ".sock") && !owned[e.Name()] {
 			try("control socket", e.Name(), func() error { return ignoreNotExist(os.Remove(filepath.Join(dir, e.Name()))) })
+		}
+	}
+}
+
+// sweepLayers removes the writable layers of containers that are not there
+// any more, as after another boot.
+func (m *Manager) sweepLayers(try func(what, id string, do func() error)) {
+	ids, err := m.folders(m.cfg.Root, dirLayers)
+	if err != nil {
+		m.log.Error("could not list writable layers; the next start of the daemon tries again", "error", err)
+		return
+	}
+	for _, id := range ids {
+		if _, ok := m.index.containers[id]; !ok {
+			try("writable layer", id, func() error { return os.RemoveAll(m.layerDir(id)) })
 		}
 	}
 }

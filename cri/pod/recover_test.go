@@ -121,8 +121,8 @@ func TestRecoverStrays(t *testing.T) {
 	before := n.leftovers()
 	n.nets[newID()] = true
 	n.leases[newID()] = testImage
-	foreign := filepath.Join(n.cfg.Root, "containers", "backup")
-	for _, d := range []string{m.containerDir(newID()), m.sandboxDir(newID()), foreign} {
+	foreign := filepath.Join(n.cfg.Run, "containers", "backup")
+	for _, d := range []string{m.containerDir(newID()), m.sandboxDir(newID()), m.layerDir(newID()), foreign} {
 		must(t, "mkdir", os.Mkdir(d, 0o700))
 	}
 	must(t, "socket", os.WriteFile(m.socket(newID()), nil, 0o600))

@@ -78,7 +78,7 @@ func (m *Manager) measure(s snapshot) (*runtime.ContainerStats, error) {
 		return nil, err
 	}
 	st.WritableLayer = &runtime.FilesystemUsage{
-		Timestamp: u.at.UnixNano(), FsId: &runtime.FilesystemIdentifier{Mountpoint: filepath.Join(m.cfg.Root, "containers")},
+		Timestamp: u.at.UnixNano(), FsId: &runtime.FilesystemIdentifier{Mountpoint: filepath.Join(m.cfg.Root, dirLayers)},
 		UsedBytes: value(u.bytes), InodesUsed: value(u.inodes),
 	}
 	h, ok := hostOf(s.phase)

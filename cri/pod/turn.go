@@ -32,9 +32,6 @@ type undo struct{ steps []func(context.Context) error }
 
 func (u *undo) add(f func(context.Context) error) { u.steps = append(u.steps, f) }
 
-// keep forgets the steps: the operation succeeded.
-func (u *undo) keep() { u.steps = nil }
-
 // run undoes in reverse and returns what could not be undone. It does so even
 // when the request's own context has ended.
 func (u *undo) run(ctx context.Context) []error {
