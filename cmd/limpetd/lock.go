@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,23 +17,24 @@ const (
 	lockMode = 0o644
 )
 
-// errRunning: another limpetd has the same root.
+// errRunning: another limpetd has the same folder.
 var errRunning = errors.New("another limpetd runs")
 
-// lockRoot makes the root folder this process's own until the file is closed,
-// which the kernel does however the process ends.
-func lockRoot(root string) (*os.File, error) {
-	if err := os.MkdirAll(root, rootMode); err != nil {
-		return nil, fmt.Errorf("root folder: %w", err)
+// lockFolder makes the folder that a key of the configuration names this
+// process's own until the file is closed, which the kernel does however the
+// process ends.
+func lockFolder(key, dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, rootMode); err != nil {
+		return nil, fmt.Errorf("%s folder: %w", key, err)
 	}
-	path := filepath.Join(root, "lock")
+	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, lockMode)
 	if err != nil {
-		return nil, fmt.Errorf("root folder: %w", err)
+		return nil, fmt.Errorf("%s folder: %w", key, err)
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, errors.Join(fmt.Errorf("%w on root %s (pid %s); stop it, or give this one another root, run and server.socket", errRunning, root, holder(f)), f.Close())
+		return nil, errors.Join(fmt.Errorf("%w on %s %s (pid %s); stop it, or give this one another root, run and server.socket", errRunning, key, dir, holder(f)), f.Close())
 	}
 	if err == nil {
 		err = f.Truncate(0)
@@ -53,4 +55,13 @@ func holder(f *os.File) string {
 		return pid
 	}
 	return "unknown"
+}
+
+// warnIfOnDisk tells the operator of the one setting that makes every start of
+// a pod several times slower.
+func warnIfOnDisk(run string, log *slog.Logger) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(run, &st); err == nil && st.Type != unix.TMPFS_MAGIC && st.Type != unix.RAMFS_MAGIC {
+		log.Warn("the run folder is not on a tmpfs; pods start several times faster with one", "run", run)
+	}
 }

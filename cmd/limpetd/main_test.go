@@ -58,17 +58,17 @@ func TestCommands(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
-	first, err := lockRoot(root)
+	first, err := lockFolder("root", root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lockRoot(root); !errors.Is(err, errRunning) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) {
+	if _, err := lockFolder("root", root); !errors.Is(err, errRunning) || !strings.Contains(err.Error(), fmt.Sprintf("pid %d", os.Getpid())) {
 		t.Errorf("a second one: %v", err)
 	}
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := lockRoot(root)
+	again, err := lockFolder("root", root)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,12 +31,15 @@ func run(s settings, log *slog.Logger) (err error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	lock, err := lockRoot(s.pods.Root)
-	if err != nil {
-		return err
+	for _, f := range []struct{ key, dir string }{{"root", s.pods.Root}, {"run", s.pods.Run}} {
+		lock, e := lockFolder(f.key, f.dir)
+		if e != nil {
+			return e
+		}
+		defer closing(&err, lock.Close)
 	}
-	defer closing(&err, lock.Close)
 
+	warnIfOnDisk(s.pods.Run, log)
 	groups, err := cgroup.Detect(cgroup.Root)
 	if err != nil {
 		return err

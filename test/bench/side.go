@@ -84,6 +84,9 @@ func containerd(ctx context.Context, n *node.Node) (*side, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := node.MountMemory(filepath.Join(dir, "state")); err != nil {
+		return nil, err
+	}
 	pause, idle, err := pushNative(ctx, n, dir)
 	if err != nil {
 		return nil, err

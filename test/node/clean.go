@@ -92,7 +92,7 @@ func Groups(path string) int {
 	return count
 }
 
-// Mounts returns the mount points at and below dir.
+// Mounts returns the mount points below dir.
 func Mounts(dir string) ([]string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -103,11 +103,23 @@ func Mounts(dir string) ([]string, error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
-		if len(fields) > 4 && (fields[4] == dir || strings.HasPrefix(fields[4], dir+"/")) {
+		if len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
 			points = append(points, fields[4])
 		}
 	}
 	return points, lines.Err()
+}
+
+// MountMemory makes a folder and mounts a tmpfs on it, as /run is one on a
+// node. Close unmounts what is below a node's folder.
+func MountMemory(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("limpet-test", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return &fs.PathError{Op: "mount tmpfs", Path: dir, Err: err}
+	}
+	return nil
 }
 
 func unmountBelow(dir string) error {

@@ -82,8 +82,11 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	}
 	n.Cgroup = "/" + filepath.Base(n.Dir)
 	n.Socket = filepath.Join(n.Dir, "run", "limpetd.sock")
+	if err := MountMemory(filepath.Join(n.Dir, "run")); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
 	if err := n.serveRegistry(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, n.Close())
 	}
 	if err := os.WriteFile(n.ConfigFile(), []byte(n.config()+o.Config), 0o644); err != nil {
 		return nil, errors.Join(err, n.Close())
