@@ -85,7 +85,6 @@ type server struct {
 	host string
 	mu   sync.Mutex
 	hook func(w http.ResponseWriter, q *http.Request) bool // true: answered
-	seen []string
 }
 
 func newServer(t testing.TB) *server {
@@ -94,7 +93,6 @@ func newServer(t testing.TB) *server {
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		s.mu.Lock()
 		if q.Method == http.MethodGet || q.Method == http.MethodHead {
-			s.seen = append(s.seen, q.Method+" "+q.URL.Path+" "+q.Header.Get("Range"))
 		}
 		hook := s.hook
 		s.mu.Unlock()
@@ -111,13 +109,7 @@ func newServer(t testing.TB) *server {
 func (s *server) setHook(h func(w http.ResponseWriter, q *http.Request) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hook, s.seen = h, nil
-}
-
-func (s *server) requests() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return append([]string(nil), s.seen...)
+	s.hook = h
 }
 
 func (s *server) do(method, path, contentType string, body []byte) {

@@ -25,7 +25,6 @@ type item struct {
 	mode             int64
 	uid              int
 	pax              map[string]string
-	size             int64 // claimed, where it is not that of body
 }
 
 func archiveOf(t testing.TB, items ...item) []byte {
