@@ -92,8 +92,6 @@ func newServer(t testing.TB) *server {
 	inner := registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)))
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		s.mu.Lock()
-		if q.Method == http.MethodGet || q.Method == http.MethodHead {
-		}
 		hook := s.hook
 		s.mu.Unlock()
 		if hook != nil && hook(w, q) {
