@@ -39,12 +39,14 @@ static void join_cgroups(void)
 	}
 }
 
+// reset_signals asks the kernel itself: the library keeps two signals to
+// itself, which whoever started limpetd may ignore all the same.
 static void reset_signals(void)
 {
-	struct sigaction old;
+	const unsigned long by_default[4] = { 0 }; // the kernel's struct sigaction: SIG_DFL, no flags, no mask
 	for (int s = 1; s < NSIG; s++)
-		if (sigaction(s, NULL, &old) == 0 && old.sa_handler != SIG_DFL)
-			signal(s, SIG_DFL);
+		if (s != SIGKILL && s != SIGSTOP)
+			check(syscall(SYS_rt_sigaction, s, by_default, NULL, 8), "rt_sigaction");
 	sigset_t none;
 	sigemptyset(&none);
 	check(sigprocmask(SIG_SETMASK, &none, NULL), "sigprocmask");

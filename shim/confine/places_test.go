@@ -199,7 +199,8 @@ func TestNothingIsLeft(t *testing.T) {
 	if after := must(os.ReadFile("/proc/self/mountinfo"))(t); string(after) != string(before) {
 		t.Errorf("mounts differ:\n%s\n%s", before, after)
 	}
-	if n := len(must(os.ReadDir("/proc/self/fd"))(t)); n != fds {
+	// Fewer is no leak: what earlier tests left to the collector may go meanwhile.
+	if n := len(must(os.ReadDir("/proc/self/fd"))(t)); n > fds {
 		t.Errorf("%d descriptors, before %d", n, fds)
 	}
 	var st unix.Statfs_t
