@@ -113,7 +113,7 @@ arm64: $(B)/bin/suite ## cross-build for arm64, run the engine's tests under qem
 install: build ## to PREFIX (/usr/local), with the unit and the default config
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/limpet $(DESTDIR)/etc/systemd/system
 	install -m 0755 bin/limpetd bin/limpet-host bin/limpet $(DESTDIR)$(PREFIX)/bin/
-	sed 's|/usr/local/bin|$(PREFIX)/bin|' examples/limpetd.service >$(DESTDIR)/etc/systemd/system/limpetd.service
+	sed 's|/usr/local/bin|$(PREFIX)/bin|' packaging/limpetd.service >$(DESTDIR)/etc/systemd/system/limpetd.service
 	[ -e $(DESTDIR)/etc/limpet/limpetd.toml ] || bin/limpetd config default >$(DESTDIR)/etc/limpet/limpetd.toml
 
 uninstall: ## what install put there; pods, images and the config stay
