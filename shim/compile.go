@@ -39,9 +39,10 @@ const (
 	// enough for a Go program of 12 MB, 1 GiB are not for one of 3 MB; what
 	// needs more than 4 GiB was made to.
 	DefaultCompileMemory = 4 << 30
-	// DefaultCompileTime is what every module has; a large one has 2 s more
+	// DefaultCompileTime is what every module has, on a busy node and a slow
+	// processor too (emulated, a Go program needs 20 s); a large one has 2 s more
 	// per MB, four times what real ones take on one slow processor.
-	DefaultCompileTime = 10 * time.Second
+	DefaultCompileTime = 30 * time.Second
 	compilePerMB       = 2 * time.Second
 	compileMost        = 5 * time.Minute
 	// maxCode bounds the compiled code, in bytes: 4 times a module of the
