@@ -124,7 +124,7 @@ func (m *Manager) openRoot(c *container, prepared *image.Prepared) (*os.File, er
 		return nil, nil
 	}
 	upper, work := m.layer(c.id)
-	for _, d := range []string{upper, work} {
+	for _, d := range []string{m.layerDir(c.id), upper, work} {
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return nil, err
 		}
