@@ -45,6 +45,7 @@ func TestMountsAreTheNodes(t *testing.T) {
 		"ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "ProtectHostname",
 		"MountFlags", "RootDirectory", "RootImage", "DynamicUser", "PrivateNetwork", "PrivateIPC", "PrivateUsers", "ProtectClock",
 		"StateDirectory", "CacheDirectory", "LogsDirectory", "ConfigurationDirectory", "MemoryDenyWriteExecute",
+		"RestrictSUIDSGID", "RestrictNamespaces", "SystemCallFilter",
 	} {
 		if s[key] != nil {
 			t.Errorf("%s= may hide the node's mounts, devices or network from pods, or break the hosts", key)
