@@ -13,6 +13,10 @@ import (
 // be any number of seconds.
 const maxGrace = 10 * 365 * 24 * time.Hour
 
+// turnPatience is how long a stop without grace waits for what is under way
+// with its container, such as a start, before it ends the host all the same.
+const turnPatience = time.Second
+
 // StopContainer sends a container its stop signal and, if it has not ended
 // within timeout seconds, kills it. It returns once the end is recorded.
 // Stopping what has ended, or is unknown, succeeds.
@@ -34,12 +38,13 @@ func (m *Manager) StopContainer(ctx context.Context, id string, timeout int64) e
 // stopContainer ends a container, at once when there is no grace. Another stop
 // may be under way: each waits for its own grace, and the shortest wins.
 func (m *Manager) stopContainer(ctx context.Context, c *container, grace time.Duration) error {
-	h, heard, err := m.signal(ctx, c, grace)
+	over := time.Now().Add(grace)
+	h, signal, err := m.stopping(ctx, c, grace)
 	if err != nil || h == nil {
 		return err
 	}
-	if heard {
-		ended, err := await(ctx, c.exited, grace)
+	if signal != 0 {
+		ended, err := m.tell(ctx, c, h, signal, over)
 		if ended || err != nil {
 			return err
 		}
@@ -48,43 +53,56 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, grace time.Du
 	if err := h.Kill(); err != nil {
 		return err
 	}
+	m.checkpoint("stop.killed")
 	if ended, err := await(ctx, c.exited, killBound); ended || err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %v after it was killed (process %d)", ErrStillRunning, killBound, h.PID())
 }
 
-// signal sends the stop signal if there is a guest to hear it and time for it
-// to act. It returns no host when there is nothing to wait for.
-func (m *Manager) signal(ctx context.Context, c *container, grace time.Duration) (h Host, heard bool, err error) {
-	release, err := c.turn.take(ctx)
+// stopping records that a container is to stop. It returns no host when there
+// is nothing to wait for, and no signal when there is no guest to hear one or
+// no time for it to act.
+func (m *Manager) stopping(ctx context.Context, c *container, grace time.Duration) (Host, syscall.Signal, error) {
+	patience, cancel := context.WithTimeout(ctx, max(grace, turnPatience))
+	defer cancel()
+	release, err := c.turn.take(patience)
 	if err != nil {
-		return nil, false, err
+		// Whoever has the turn waits for the host, which does not answer.
+		if h, ok := hostOf(m.index.phaseOf(c)); ok && ctx.Err() == nil {
+			return h, 0, nil
+		}
+		return nil, 0, err
 	}
 	defer release()
 	s := m.index.snapshot(c)
+	signal := syscall.Signal(0)
+	if grace > 0 && s.made != nil {
+		signal = syscall.Signal(s.made.StopSignal)
+	}
 	switch from := s.phase.(type) {
 	case Created:
-		return from.Host, false, nil
+		return from.Host, 0, nil
 	case Starting:
-		return from.Host, false, nil // a start that failed and would not end
+		return from.Host, 0, nil // a start that failed and would not end
 	case Running:
-		if grace <= 0 {
-			return from.Host, false, nil
+		if signal != 0 {
+			m.recordStopping(c, from, s.made)
 		}
-		heard, err := m.stopping(ctx, c, from, s.made)
-		return from.Host, heard, err
+		return from.Host, signal, nil
 	case Stopping:
-		return from.Host, grace > 0, nil
+		// Told again: the stop that recorded this may have been cut off before
+		// it could send the signal, by the daemon's end at the latest.
+		return from.Host, signal, nil
 	case Lost:
-		return nil, false, m.endLost(ctx, c, from)
+		return nil, 0, m.endLost(ctx, c, from)
 	case Preparing, Exited, Removed:
 	}
-	return nil, false, nil
+	return nil, 0, nil
 }
 
-// stopping tells a running guest to stop. Preconditions: c's turn is held.
-func (m *Manager) stopping(ctx context.Context, c *container, from Running, md *made) (heard bool, err error) {
+// Preconditions: c's turn is held.
+func (m *Manager) recordStopping(c *container, from Running, md *made) {
 	p := toStopping(from, from.Host, from.Started)
 	if err := m.saveContainer(c, p, md); err != nil {
 		// A full disk must not keep a container alive.
@@ -92,7 +110,15 @@ func (m *Manager) stopping(ctx context.Context, c *container, from Running, md *
 	}
 	m.checkpoint("stop.recorded")
 	m.index.setContainer(c, p, nil)
-	if err := from.Host.Stop(ctx, syscall.Signal(md.StopSignal)); err != nil {
+}
+
+// tell sends the stop signal and waits for the end, until the grace period is
+// over. The turn is not held: a host that does not answer must not keep others
+// from ending it.
+func (m *Manager) tell(ctx context.Context, c *container, h Host, s syscall.Signal, over time.Time) (ended bool, err error) {
+	told, cancel := context.WithDeadline(ctx, over)
+	defer cancel()
+	if err := h.Stop(told, s); err != nil {
 		if ctx.Err() != nil {
 			return false, err
 		}
@@ -100,7 +126,7 @@ func (m *Manager) stopping(ctx context.Context, c *container, from Running, md *
 		return false, nil
 	}
 	m.checkpoint("stop.signalled")
-	return true, nil
+	return await(ctx, c.exited, time.Until(over))
 }
 
 // endLost kills a container that did not answer when the daemon started.

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/limpet-cri/limpet/image"
+	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
@@ -164,11 +166,13 @@ func (f fakeHosts) Remove(_ context.Context, c *spec.Container) error {
 	return os.RemoveAll(c.Dir)
 }
 
-// fakeHost is a process. deaf ones ignore the stop signal.
+// fakeHost is a process. deaf ones ignore the stop signal; those that hang do
+// not answer at all.
 type fakeHost struct {
 	w     *world
 	spec  *spec.Container
 	deaf  bool
+	hangs bool
 	done  chan struct{}
 	mu    sync.Mutex
 	phase spec.Phase
@@ -188,8 +192,21 @@ func (h *fakeHost) end(code int32, r spec.Reason) {
 	close(h.done)
 }
 
-func (h *fakeHost) Start(context.Context) error {
-	if err := h.w.fails("start"); err != nil {
+// answers waits, as one does for a host that hangs.
+func (h *fakeHost) answers(ctx context.Context) error {
+	if !h.hangs {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-h.done:
+		return shim.ErrEnded
+	}
+}
+
+func (h *fakeHost) Start(ctx context.Context) error {
+	if err := errors.Join(h.w.fails("start"), h.answers(ctx)); err != nil {
 		return err
 	}
 	h.mu.Lock()
@@ -198,8 +215,8 @@ func (h *fakeHost) Start(context.Context) error {
 	return nil
 }
 
-func (h *fakeHost) Stop(_ context.Context, s syscall.Signal) error {
-	if err := h.w.fails("stop"); err != nil {
+func (h *fakeHost) Stop(ctx context.Context, s syscall.Signal) error {
+	if err := errors.Join(h.w.fails("stop"), h.answers(ctx)); err != nil {
 		return err
 	}
 	if !h.deaf {
