@@ -204,9 +204,19 @@ lp_guest *lp_guest_new(wasm_engine_t *e, int64_t memory, int64_t table, int64_t 
   if (!g) return NULL;
   g->store = wasmtime_store_new(e, g, NULL);
   g->cx = wasmtime_store_context(g->store);
-  wasmtime_store_limiter(g->store, memory, table, instances, tables, memories);
+  g->table = table, g->instances = instances, g->tables = tables, g->memories = memories;
+  lp_guest_bound(g, memory);
   wasmtime_context_set_epoch_deadline(g->cx, 1);
   return g;
+}
+
+// A store belongs to the thread that runs its guest; this one call may come
+// from another. The engine copies the bounds into the store, where growth looks
+// them up each time: all words but the one of memory's bound are written over
+// with what they hold, and that one is written whole (none is negative, which
+// would be two words). A test compares the store before and after.
+void lp_guest_bound(lp_guest *g, int64_t memory) {
+  wasmtime_store_limiter(g->store, memory, g->table, g->instances, g->tables, g->memories);
 }
 
 void lp_guest_delete(lp_guest *g) {

@@ -57,6 +57,7 @@ typedef struct {
   wasmtime_instance_t instance;
   wasmtime_memory_t memory; // valid if memory_known == 2
   int memory_known;         // 0 not looked up, 1 exports none, 2 known
+  int64_t table, instances, tables, memories; // bounds that stay
   void *owner;              // the pinned *Instance, set by Go
   wasm_trap_t *trap;        // how the last call ended, if not well
   wasmtime_error_t *error;
@@ -64,6 +65,7 @@ typedef struct {
 
 lp_guest *lp_guest_new(wasm_engine_t *, int64_t memory, int64_t table, int64_t instances,
                        int64_t tables, int64_t memories);
+void lp_guest_bound(lp_guest *, int64_t memory);
 void lp_guest_delete(lp_guest *);
 bool lp_instantiate(lp_guest *, const wasmtime_instance_pre_t *);
 enum { LP_FOUND, LP_NO_EXPORT, LP_NOT_A_FUNCTION, LP_OTHER_TYPE };

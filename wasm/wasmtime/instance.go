@@ -26,6 +26,7 @@ const (
 // Instance is one instance of a module and the store it lives in.
 type Instance struct {
 	c       *C.lp_guest
+	pre     *C.wasmtime_instance_pre_t
 	funcs   []hostFunc
 	pin     runtime.Pinner
 	running atomic.Bool
@@ -36,7 +37,21 @@ type Instance struct {
 // Instantiate makes an instance under the given limits and runs the module's
 // start function, if it has one. The error is as that of Call.
 func (l *Linked) Instantiate(limits wasm.Limits) (*Instance, error) {
-	i := &Instance{funcs: l.funcs}
+	i, err := l.Store(limits)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.Instantiate(); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// Store makes an instance of which only the store exists yet, so that BoundMemory
+// reaches it while Instantiate runs the module's start function.
+func (l *Linked) Store(limits wasm.Limits) (*Instance, error) {
+	i := &Instance{funcs: l.funcs, pre: l.pre}
 	i.c = C.lp_guest_new(l.engine.c, limit(limits.Memory), limit(limits.TableElements),
 		maxInstances, maxTables, maxMemories)
 	if i.c == nil {
@@ -46,22 +61,33 @@ func (l *Linked) Instantiate(limits wasm.Limits) (*Instance, error) {
 	// looks inside.
 	i.pin.Pin(i)
 	i.c.owner = unsafe.Pointer(i)
-	i.running.Store(true)
-	ok := bool(C.lp_instantiate(i.c, l.pre))
-	i.running.Store(false)
-	if ok {
-		return i, nil
-	}
-	err := i.takeEnd("instantiate")
-	i.Close()
-	return nil, err
+	return i, nil
 }
 
-// limit turns a bound of ours into one of the engine, to which a negative
-// number means none.
+// Instantiate does, once, what Linked.Instantiate does. An instance for which it
+// fails is good for Close alone.
+func (i *Instance) Instantiate() error {
+	i.running.Store(true)
+	ok := bool(C.lp_instantiate(i.c, i.pre))
+	i.running.Store(false)
+	if ok {
+		return nil
+	}
+	return i.takeEnd("instantiate")
+}
+
+// BoundMemory changes Limits.Memory. Any goroutine may call it while the guest
+// runs, one at a time; growth sees the new bound from its next attempt on. What
+// a memory has beyond a lower bound it keeps.
+//
+// Preconditions: the instance is not closed, and nobody closes it meanwhile.
+func (i *Instance) BoundMemory(bytes uint64) { C.lp_guest_bound(i.c, limit(bytes)) }
+
+// limit turns a bound of ours into one of the engine. None is a number that no
+// memory reaches, not the engine's own none: see lp_guest_bound.
 func limit(n uint64) C.int64_t {
 	if n == 0 || n > math.MaxInt64 {
-		return -1
+		return math.MaxInt64
 	}
 	return C.int64_t(n)
 }

@@ -16,7 +16,8 @@
 //     refuses what was not tested.
 //
 // An Engine and a Module may be shared between goroutines; a Linked too. An
-// Instance belongs to one goroutine at a time. There are no locks. Everything
+// Instance belongs to one goroutine at a time, but for BoundMemory. There are no
+// locks. Everything
 // with C memory has a Close, and nothing may be used after it.
 package wasmtime
 
