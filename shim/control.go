@@ -40,7 +40,10 @@ func listen(path string) (*os.File, error) {
 }
 
 // conn is a connection to a host.
-type conn struct{ f *os.File }
+type conn struct {
+	f       *os.File
+	version uint8 // of the protocol that the host speaks, once hello has returned
+}
 
 // dial connects to a host. It never waits: the kernel connects to whatever
 // listens, and refuses when nothing does or too many wait already.
@@ -53,7 +56,7 @@ func dial(path string) (*conn, error) {
 		unix.Close(fd)
 		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
 	}
-	return &conn{os.NewFile(uintptr(fd), path)}, nil
+	return &conn{f: os.NewFile(uintptr(fd), path)}, nil
 }
 
 func (c *conn) close() { c.f.Close() }
@@ -93,6 +96,7 @@ func (c *conn) hello(ctx context.Context, wait time.Duration) (spec.Phase, error
 		return 0, fmt.Errorf("%w: it speaks version %d of the control protocol, this daemon %d; upgrade the daemon first",
 			ErrHostFailed, m.Version, spec.ProtocolVersion)
 	}
+	c.version = m.Version
 	return m.Phase, nil
 }
 

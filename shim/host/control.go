@@ -135,6 +135,9 @@ func (c *control) answer(fd int) (start bool) {
 	case spec.OpStop:
 		c.send(fd, &spec.Message{Op: spec.OpDone})
 		c.h.stop(m.Signal)
+	case spec.OpBound:
+		c.h.bound(m.Bytes)
+		c.send(fd, &spec.Message{Op: spec.OpDone})
 	default:
 		c.refuse(fd, "this request is not known to the host")
 	}

@@ -12,7 +12,9 @@
 // answers the control socket. The latter polls descriptors itself instead of
 // using the runtime's poller, and ends the process when the guest is to stop:
 // a guest that spins or waits need not cooperate. Whoever sets host.ending
-// first writes the exit record and ends the process; there is no other lock.
+// first writes the exit record and ends the process. host.mu orders changes of
+// the memory's bound with the making of the guest's store; the running guest
+// takes no lock.
 //
 // Every page that this package's imports touch at start is paid by every
 // container: it uses neither fmt, net, os/exec, log/slog nor encoding/json.

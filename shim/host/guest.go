@@ -27,7 +27,10 @@ const (
 
 // guest instantiates the module and runs it to its end.
 func (h *host) guest(c *control) {
-	instance, err := h.linked.Instantiate(h.limits())
+	instance, err := h.store()
+	if err == nil {
+		err = instance.Instantiate()
+	}
 	var engine *wasmtime.Error
 	if errors.As(err, &engine) {
 		c.started(err)
@@ -39,6 +42,27 @@ func (h *host) guest(c *control) {
 		err = instance.Call(entry)
 	}
 	h.end(h.outcome(err))
+}
+
+// store makes the guest's store under the bound of memory as it is now, and
+// lets bound reach it.
+func (h *host) store() (*wasmtime.Instance, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i, err := h.linked.Store(wasm.Limits{Memory: h.p.MemoryLimit, TableElements: maxTableElements})
+	h.instance = i
+	return i, err
+}
+
+// bound changes the bound of the guest's memory, whether it runs or not. The
+// guest itself never waits for the lock: growth reads the bound in its store.
+func (h *host) bound(bytes uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.p.MemoryLimit = bytes
+	if h.instance != nil {
+		h.instance.BoundMemory(bytes)
+	}
 }
 
 // outcome says what the end of the guest means for the container.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -8,7 +9,6 @@ import (
 	"github.com/limpet-cri/limpet/shim/confine"
 	"github.com/limpet-cri/limpet/shim/logs"
 	"github.com/limpet-cri/limpet/shim/spec"
-	"github.com/limpet-cri/limpet/wasm"
 	"github.com/limpet-cri/limpet/wasm/wasi"
 	"github.com/limpet-cri/limpet/wasm/wasip1"
 	"github.com/limpet-cri/limpet/wasm/wasmtime"
@@ -30,6 +30,9 @@ type host struct {
 
 	phase  atomic.Uint32 // spec.Phase
 	ending atomic.Bool   // set by whoever ends the process
+
+	mu       sync.Mutex         // guards p.MemoryLimit and instance
+	instance *wasmtime.Instance // nil until the start; never closed
 }
 
 // run makes everything ready, waits for the word, and runs the guest. It does
@@ -140,10 +143,6 @@ func (h *host) name() string {
 		return h.p.Module
 	}
 	return "the module"
-}
-
-func (h *host) limits() wasm.Limits {
-	return wasm.Limits{Memory: h.p.MemoryLimit, TableElements: maxTableElements}
 }
 
 // failure is an error with a text of its own.

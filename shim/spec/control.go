@@ -8,8 +8,11 @@ package spec
 // record or FileDiagnostics says why.
 
 // ProtocolVersion is the version in Hello. A daemon drives hosts of its own
-// version and older ones.
-const ProtocolVersion = 1
+// version and older ones: 1 had no OpBound.
+const ProtocolVersion = 2
+
+// VersionBound is the first version with OpBound.
+const VersionBound = 2
 
 // MaxControlMessage bounds a message, in bytes.
 const MaxControlMessage = 4096
@@ -29,6 +32,7 @@ const (
 	OpStart     Op = 16 // run the guest; Done once it is instantiated and about to run
 	OpStop      Op = 17 // signal u8: act as Payload.OnStop says; Done at once
 	OpReopenLog Op = 18 // a descriptor comes along (SCM_RIGHTS): log there from now on
+	OpBound     Op = 19 // bytes u64: Payload.MemoryLimit from now on; Done when growth sees it
 )
 
 // Phase is what a host says of itself in Hello.
@@ -47,6 +51,7 @@ type Message struct {
 	Version uint8  // OpHello
 	Phase   Phase  // OpHello
 	Signal  uint8  // OpStop
+	Bytes   uint64 // OpBound
 	Text    string // OpError
 }
 
@@ -60,6 +65,8 @@ func (m *Message) Encode() []byte {
 		e.u8(uint8(m.Phase))
 	case OpStop:
 		e.u8(m.Signal)
+	case OpBound:
+		e.u64(m.Bytes)
 	case OpError:
 		t := m.Text
 		if len(t) > MaxControlMessage-16 {
@@ -79,6 +86,8 @@ func DecodeMessage(b []byte) (*Message, error) {
 		m.Version, m.Phase = d.u8(), Phase(d.u8())
 	case OpStop:
 		m.Signal = d.u8()
+	case OpBound:
+		m.Bytes = d.u64()
 	case OpError:
 		m.Text = d.str()
 	case OpDone, OpStart, OpReopenLog:

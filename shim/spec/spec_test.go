@@ -61,6 +61,7 @@ func TestMessageRoundTrip(t *testing.T) {
 		{Op: spec.OpDone}, {Op: spec.OpStart}, {Op: spec.OpReopenLog},
 		{Op: spec.OpError, Text: "no such thing"},
 		{Op: spec.OpStop, Signal: 15},
+		{Op: spec.OpBound, Bytes: 1<<63 + 5},
 	} {
 		got, err := spec.DecodeMessage(m.Encode())
 		if err != nil || *got != m {
@@ -74,7 +75,7 @@ func TestMessageBounds(t *testing.T) {
 	if n := len(m.Encode()); n > spec.MaxControlMessage {
 		t.Errorf("an error message of %d bytes, at most %d fit", n, spec.MaxControlMessage)
 	}
-	for _, b := range [][]byte{nil, {0}, {99}, {byte(spec.OpHello)}, {byte(spec.OpStop)}, {byte(spec.OpStart), 0}} {
+	for _, b := range [][]byte{nil, {0}, {99}, {byte(spec.OpHello)}, {byte(spec.OpStop)}, {byte(spec.OpStart), 0}, {byte(spec.OpBound), 1, 2, 3, 4, 5, 6, 7}} {
 		if _, err := spec.DecodeMessage(b); !errors.Is(err, spec.ErrMalformed) {
 			t.Errorf("% x: %v, want ErrMalformed", b, err)
 		}
