@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -42,7 +43,7 @@ func (s sum) listSkipped(out io.Writer) {
 // event is what test2json writes, one per line.
 type event struct {
 	Action, Package, Test, Output string
-	ImportPath                    string
+	ImportPath, FailedBuild       string
 	Elapsed                       float64
 }
 
@@ -52,14 +53,18 @@ type counter struct {
 	out     io.Writer
 	sum     sum
 	output  map[string][]string
-	failed  map[string]bool // packages in which a test was blamed
+	failed  map[string]bool // packages, and builds, for which a failure is counted
 	parents map[string]bool // tests that have subtests: they only group
+	running []running       // tests that have begun and not ended, in that order
 }
+
+type running struct{ pkg, key string }
 
 const maxKept = 400 // lines of output kept per test
 
 // count reads a test2json stream to its end. Tests that only group subtests
-// are not counted, unless they fail by themselves.
+// are not counted, unless they fail or are skipped by themselves. A test that
+// begins and is not heard of again (a timeout, an exit) has failed.
 func count(r io.Reader, out io.Writer) sum {
 	c := &counter{out: out, output: map[string][]string{}, failed: map[string]bool{}, parents: map[string]bool{}}
 	lines := bufio.NewScanner(r)
@@ -75,6 +80,7 @@ func count(r io.Reader, out io.Writer) sum {
 	if err := lines.Err(); err != nil {
 		c.sum = c.sum.add(broken(out, err))
 	}
+	c.lost("")
 	return c.sum
 }
 
@@ -82,6 +88,7 @@ func (c *counter) take(e event) {
 	key := e.Package + " " + e.Test
 	switch e.Action {
 	case "run":
+		c.running = append(c.running, running{e.Package, key})
 		if i := strings.LastIndexByte(e.Test, '/'); i > 0 {
 			c.parents[e.Package+" "+e.Test[:i]] = true
 		}
@@ -93,6 +100,7 @@ func (c *counter) take(e event) {
 			c.output[key] = append(c.output[key], e.Output)
 		}
 	case "build-fail":
+		c.failed[e.ImportPath] = true
 		c.fail(e.ImportPath+" does not build", e.ImportPath+" ")
 	case "pass", "fail", "skip":
 		c.end(e, key)
@@ -102,6 +110,7 @@ func (c *counter) take(e event) {
 
 func (c *counter) end(e event, key string) {
 	name := strings.TrimSpace(key)
+	c.running = slices.DeleteFunc(c.running, func(r running) bool { return r.key == key })
 	switch {
 	case e.Test == "":
 		c.endPackage(e, key)
@@ -111,20 +120,36 @@ func (c *counter) end(e event, key string) {
 		}
 		c.failed[e.Package] = true
 		c.fail(name, key)
-	case c.parents[key]:
 	case e.Action == "skip":
 		c.sum.Skipped++
 		c.sum.skips = append(c.sum.skips, name+": "+reason(c.output[key]))
+	case c.parents[key]:
 	default:
 		c.sum.Passed++
 	}
 }
 
+// lost blames the tests of a package, or of all, that began and never ended:
+// those without subtests, or whose subtests have all ended.
+func (c *counter) lost(pkg string) {
+	for _, r := range c.running {
+		inner := func(o running) bool { return strings.HasPrefix(o.key, r.key+"/") }
+		if pkg != "" && r.pkg != pkg || slices.ContainsFunc(c.running, inner) {
+			continue
+		}
+		c.failed[r.pkg] = true
+		c.fail(r.key+" did not end", r.key)
+		c.show(r.pkg + " ") // what nobody in particular has said
+	}
+	c.running = slices.DeleteFunc(c.running, func(r running) bool { return pkg == "" || r.pkg == pkg })
+}
+
 func (c *counter) endPackage(e event, key string) {
+	c.lost(e.Package)
 	switch e.Action {
 	case "fail":
-		if !c.failed[e.Package] {
-			c.fail(e.Package, key) // a panic, a timeout, a build
+		if !c.failed[e.Package] && !c.failed[e.FailedBuild] {
+			c.fail(e.Package, key) // TestMain, or an exit between tests
 		}
 		fmt.Fprintf(c.out, "FAIL %s (%.1f s)\n", e.Package, e.Elapsed)
 	case "pass":
@@ -135,6 +160,10 @@ func (c *counter) endPackage(e event, key string) {
 func (c *counter) fail(name, key string) {
 	c.sum.Failed++
 	fmt.Fprintf(c.out, "--- FAIL %s\n", name)
+	c.show(key)
+}
+
+func (c *counter) show(key string) {
 	for _, l := range c.output[key] {
 		fmt.Fprint(c.out, "    "+l)
 	}

@@ -54,6 +54,9 @@ func fuzzAll(out io.Writer, d time.Duration) (sum, error) {
 	if err != nil {
 		return sum{}, err
 	}
+	if len(targets) == 0 {
+		return broken(out, errNothing), nil
+	}
 	var s sum
 	for _, t := range targets {
 		start := time.Now()

@@ -4,7 +4,8 @@
 //
 // What failed is printed with its output, what was skipped by name with its
 // reason; the rest stays quiet. It owns the sums in build/sums (one file per
-// suite) and no opinion about the tests themselves.
+// suite) and no opinion about the tests themselves. A package that does not
+// build, a test that never ends and a suite without tests have failed.
 //
 //	suite test NAME [go test arguments]   run go test -json, count, keep the sum
 //	suite fuzz NAME DURATION              run each fuzz target of the module that long
@@ -15,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,6 +37,9 @@ func main() {
 var (
 	errUsage  = errors.New("usage: suite test NAME [go test arguments] | suite fuzz NAME DURATION | suite sum NAME [NAME ...]")
 	errFailed = errors.New("tests failed")
+	// errNothing is of a pattern or a folder that no test fits: a suite that
+	// shows nothing must not pass for one that has shown something.
+	errNothing = errors.New("no test was run")
 )
 
 func run(args []string, out io.Writer) error {
@@ -42,6 +47,12 @@ func run(args []string, out io.Writer) error {
 		return errUsage
 	}
 	name := args[1]
+	if args[0] != "sum" {
+		// What an earlier run kept must not stand for one that is cut short.
+		if err := os.Remove(filepath.Join(sumsDir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	switch args[0] {
 	case "test":
 		return closeSuite(out, name, goTest(out, args[2:]))
@@ -79,6 +90,9 @@ func goTest(out io.Writer, args []string) sum {
 	s := count(pipe, out)
 	if err := cmd.Wait(); err != nil && s.Failed == 0 {
 		return s.add(broken(out, fmt.Errorf("go test: %w", err)))
+	}
+	if s.Passed+s.Failed+s.Skipped == 0 {
+		return s.add(broken(out, errNothing))
 	}
 	return s
 }
