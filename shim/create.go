@@ -188,10 +188,6 @@ func (s *Supervisor) openLog(l *launch, path string) (*os.File, error) {
 	return l.own(f), nil
 }
 
-func openLog(path string) (*os.File, error) {
-	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
-}
-
 // madeGroup is a cgroup that is being made; done is closed when it is.
 type madeGroup struct {
 	done  chan struct{}

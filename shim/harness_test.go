@@ -255,26 +255,34 @@ func (n *node) output(c *spec.Container, s logs.Stream) string {
 	return out.String()
 }
 
-// awaitOutput waits until the log holds text. It is woken by nothing but time:
-// the log has no other reader than us.
+// awaitOutput waits until the log holds text.
 func (n *node) awaitOutput(c *spec.Container, text string) {
 	n.Helper()
-	tick := time.NewTicker(200 * time.Microsecond)
-	defer tick.Stop()
 	f, err := os.Open(c.Limpet.LogPath)
 	if err != nil {
 		n.Fatal(err)
 	}
 	defer f.Close()
 	var all []byte
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+	eventually(n, fmt.Sprintf("%q in the log", text), func() bool {
 		b, err := io.ReadAll(f)
 		if err != nil {
 			n.Fatal(err)
 		}
-		if all = append(all, b...); strings.Contains(string(all), text) {
+		all = append(all, b...)
+		return strings.Contains(string(all), text)
+	})
+}
+
+// eventually waits for something that nothing tells but looking.
+func eventually(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+		if f() {
 			return
 		}
 	}
-	n.Fatalf("%q does not appear in the log: %q", text, all)
+	t.Fatal("never: " + what)
 }

@@ -168,7 +168,7 @@ func containerFields() []Field {
 			}
 			return false
 		}),
-		f("log_path", Honoured, "below the sandbox's log_directory", nil),
+		f("log_path", Honoured, "below the sandbox's log_directory; a regular file, no link is followed", nil),
 		f("stdin", Honoured, "it is there, and at its end until somebody attaches", nil),
 		f("stdin_once", Honoured, "it is at its end after the first who attached", nil),
 		f("tty", Refused, "guests have no terminal: leave tty out", func(s subject) bool { return s.ctr.GetTty() }),
