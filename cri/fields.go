@@ -37,7 +37,7 @@ func requestFields() []pod.Field {
 		f("RemoveContainerRequest", "container_id", pod.Honoured, "what runs is killed first; removing what is gone succeeds"),
 		f("ReopenContainerLogRequest", "container_id", pod.Honoured, "the container has to have a process"),
 		f(update, "container_id", pod.Honoured, "the container has to have a process"),
-		f(update, "linux", pod.Honoured, "as linux.resources of ContainerConfig; what is left out stays as it is"),
+		f(update, "linux", pod.Honoured, "as linux.resources of ContainerConfig, for the running guest too; what is left out stays as it is, and a memory limit below what is in use is refused"),
 		f(update, "windows", pod.Refused, "this is a Linux node"),
 		f(update, "annotations", pod.ByConstruction, "they are for experiments, of which there are none; settings under limpet.dev/ belong on the pod and are refused here"),
 		f(pull, "image.image", pod.Honoured, "a reference with tag, digest or both; latest if neither"),

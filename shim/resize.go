@@ -4,8 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/shim/spec"
 )
@@ -41,6 +45,31 @@ func (h *Host) Resize(ctx context.Context, r *specs.LinuxResources, b Bound) err
 	back, cancel := context.WithTimeout(context.WithoutCancel(ctx), replyTimeout)
 	defer cancel()
 	return errors.Join(err, h.bound(back, b.From))
+}
+
+// SetOOMScoreAdj changes how early the kernel ends the host when the node runs
+// out of memory. Where the kernel refuses to go so low, the value stays, as when
+// the host is made.
+func (h *Host) SetOOMScoreAdj(n int) error {
+	f, err := os.OpenFile(filepath.Join("/proc", strconv.Itoa(h.pid), "oom_score_adj"), os.O_WRONLY, 0)
+	if err == nil {
+		defer f.Close()
+		// Opened before the host was seen to live: the file is this process's,
+		// whoever has its number later.
+		if h.Phase() != spec.PhaseEnding {
+			_, err = f.WriteString(strconv.Itoa(n))
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		h.s.log.Warn("oom_score_adj stays as it is: the kernel lets this daemon go no lower", "container", h.id, "wanted", n)
+		return nil
+	case h.Phase() == spec.PhaseEnding:
+		return fmt.Errorf("update container %s: %w", h.id, ErrEnded)
+	case err != nil:
+		return fmt.Errorf("update container %s: %w", h.id, err)
+	}
+	return nil
 }
 
 // bound tells the host the new bound.

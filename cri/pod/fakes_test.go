@@ -178,6 +178,8 @@ type fakeHost struct {
 	phase spec.Phase
 	exit  spec.Exit
 	limit *specs.LinuxResources
+	bound shim.Bound
+	oom   int
 	logs  int
 }
 
@@ -235,10 +237,15 @@ func (h *fakeHost) Kill() error {
 
 func (h *fakeHost) ReopenLog(context.Context) error { h.logs++; return nil }
 
-func (h *fakeHost) Update(_ context.Context, r *specs.LinuxResources) error {
-	h.limit = r
+func (h *fakeHost) Resize(_ context.Context, r *specs.LinuxResources, b shim.Bound) error {
+	if err := h.w.fails("resize"); err != nil {
+		return err
+	}
+	h.limit, h.bound = r, b
 	return nil
 }
+
+func (h *fakeHost) SetOOMScoreAdj(n int) error { h.oom = n; return nil }
 
 func (h *fakeHost) Stats() (cgroup.Stats, error) {
 	return cgroup.Stats{At: time.Now(), MemoryUsage: 3, MemoryWorkingSet: 2, MemoryRSS: 1, CPUNanoseconds: 4}, nil

@@ -40,6 +40,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/limpet-cri/limpet/image"
+	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
@@ -116,7 +117,8 @@ type Host interface {
 	Stop(ctx context.Context, sig syscall.Signal) error
 	Kill() error
 	ReopenLog(ctx context.Context) error
-	Update(ctx context.Context, r *specs.LinuxResources) error
+	Resize(ctx context.Context, r *specs.LinuxResources, b shim.Bound) error
+	SetOOMScoreAdj(n int) error
 	Stats() (cgroup.Stats, error)
 	Phase() spec.Phase
 	Done() <-chan struct{}

@@ -240,6 +240,36 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// The limit of memory and swap together is never below that of memory, and
+// follows it where it forbade swap.
+func TestSwapFollows(t *testing.T) {
+	type lr = runtime.LinuxContainerResources
+	const mib = 1 << 20
+	for _, c := range []struct {
+		name        string
+		old, update *lr
+		swap        int64
+	}{
+		{"no swap, more", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 64 * mib}, &lr{MemoryLimitInBytes: 96 * mib}, 96 * mib},
+		{"no swap, less", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 64 * mib}, &lr{MemoryLimitInBytes: 32 * mib}, 32 * mib},
+		{"some swap, more than both", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 80 * mib}, &lr{MemoryLimitInBytes: 96 * mib}, 96 * mib},
+		{"some swap, less", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 80 * mib}, &lr{MemoryLimitInBytes: 32 * mib}, 80 * mib},
+		{"unlimited swap", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: -1}, &lr{MemoryLimitInBytes: 96 * mib}, -1},
+		{"swap said", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 64 * mib}, &lr{MemoryLimitInBytes: 96 * mib, MemorySwapLimitInBytes: 128 * mib}, 128 * mib},
+		{"another limit", &lr{MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 80 * mib}, &lr{CpuShares: 5}, 80 * mib},
+	} {
+		got := merge(c.old, c.update)
+		if _, _, err := limits(got, Profile{}); err != nil || got.GetMemorySwapLimitInBytes() != c.swap {
+			t.Errorf("%s: %d, %v", c.name, got.GetMemorySwapLimitInBytes(), err)
+		}
+	}
+	for _, r := range []*lr{{MemorySwapLimitInBytes: mib}, {MemoryLimitInBytes: 64 * mib, MemorySwapLimitInBytes: 32 * mib}} {
+		if _, _, err := limits(r, Profile{}); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%v: %v", r, err)
+		}
+	}
+}
+
 func TestListens(t *testing.T) {
 	for v, want := range map[string]string{
 		"8080": ":8080", "8080, 127.0.0.1:9090": ":8080 127.0.0.1:9090", "[::1]:80": "[::1]:80", "0.0.0.0:1": "0.0.0.0:1", ":80": ":80",

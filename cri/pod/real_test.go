@@ -123,6 +123,26 @@ var guests = map[string]string{
 	      (local.set $at (i32.add (local.get $at) (i32.const 4096)))
 	      (br_if $page (i32.and (local.get $at) (i32.const 65535))))
 	    (br $more))`),
+	// stretch takes a MiB after the other, does not touch it, tries again each
+	// millisecond, and prints how many it has whenever it got more.
+	"stretch": guest(`(local $new i32)
+	  (loop $try
+	    (local.set $new (i32.const 0))
+	    (loop $more (if (i32.ne (memory.grow (i32.const 16)) (i32.const -1)) (then
+	      (call $increment) (local.set $new (i32.const 1)) (br $more))))
+	    (if (local.get $new) (then (call $print (i32.const 4096) (i32.const 8))))
+	    (call $sleep (i64.const 1000000))
+	    (br $try))`),
+	// hold takes and touches 40 MiB, says so, and waits.
+	"hold": guest(`(local $at i32)
+	  (drop (memory.grow (i32.const 640)))
+	  (local.set $at (i32.const 65536))
+	  (loop $page
+	    (i32.store (local.get $at) (i32.const 1))
+	    (local.set $at (i32.add (local.get $at) (i32.const 4096)))
+	    (br_if $page (i32.lt_u (local.get $at) (i32.const 41943040))))
+	  (call $print (i32.const 4096) (i32.const 8))
+	  (loop (call $sleep (i64.const 3600000000000)) (br 0))`),
 	// grow exits with 3 when memory cannot grow to 512 MiB.
 	"grow": guest(`(if (i32.eq (memory.grow (i32.const 8192)) (i32.const -1)) (then (call $proc_exit (i32.const 3))))`),
 }

@@ -41,6 +41,9 @@ func limits(r *runtime.LinuxContainerResources, p Profile) (*specs.LinuxResource
 			memory = p.MemoryMax
 		}
 	}
+	if swap := r.GetMemorySwapLimitInBytes(); swap > 0 && uint64(swap) < memory || swap > 0 && memory == 0 {
+		return nil, 0, invalid("memory_swap_limit_in_bytes is %d and the limit of memory %d (0: none); the first counts memory and swap together and cannot be the smaller one", swap, memory)
+	}
 	out := &specs.LinuxResources{Unified: r.GetUnified()}
 	var guest uint64
 	if memory != 0 {
@@ -88,13 +91,18 @@ func cgroupPath(c *runtime.PodSandboxConfig, id string) string {
 }
 
 // merge puts an update over what was asked before: zero leaves a limit as it
-// is, as CRI has it.
+// is, as CRI has it. The limit of memory and swap together goes along with that
+// of memory where it said that there is no swap, and where it would be below it.
 func merge(old, update *runtime.LinuxContainerResources) *runtime.LinuxContainerResources {
 	r := &runtime.LinuxContainerResources{
 		CpuPeriod: or(update.GetCpuPeriod(), old.GetCpuPeriod()), CpuQuota: or(update.GetCpuQuota(), old.GetCpuQuota()),
 		CpuShares: or(update.GetCpuShares(), old.GetCpuShares()), MemoryLimitInBytes: or(update.GetMemoryLimitInBytes(), old.GetMemoryLimitInBytes()),
 		MemorySwapLimitInBytes: or(update.GetMemorySwapLimitInBytes(), old.GetMemorySwapLimitInBytes()), OomScoreAdj: or(update.GetOomScoreAdj(), old.GetOomScoreAdj()),
 		HugepageLimits: old.GetHugepageLimits(), Unified: map[string]string{},
+	}
+	if was := old.GetMemorySwapLimitInBytes(); update.GetMemorySwapLimitInBytes() == 0 && was > 0 &&
+		(was == old.GetMemoryLimitInBytes() || was < r.GetMemoryLimitInBytes()) {
+		r.MemorySwapLimitInBytes = r.GetMemoryLimitInBytes()
 	}
 	if len(update.GetHugepageLimits()) > 0 {
 		r.HugepageLimits = update.GetHugepageLimits()

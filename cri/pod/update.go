@@ -6,12 +6,15 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/limpet-cri/limpet/shim"
 )
 
-// UpdateContainerResources changes the limits of a container's cgroup; what it
-// leaves out stays. The bound of the guest's own memory was set when its host
-// was made and stays too: more memory serves the host and the files it holds,
-// less ends the container as OOMKilled once it uses more.
+// UpdateContainerResources changes the limits of a container; what it leaves
+// out stays. The bound of the guest's own memory follows the limit, so that
+// memory.grow succeeds again after it has risen, and fails from the lower one on.
+// A limit below what the container uses is refused: whether the kernel would
+// end the container for it is no choice of the kubelet's.
 func (m *Manager) UpdateContainerResources(ctx context.Context, id string, update *runtime.LinuxContainerResources) error {
 	c, err := m.index.container(id)
 	if err != nil {
@@ -38,12 +41,21 @@ func (m *Manager) update(ctx context.Context, c *container, update *runtime.Linu
 		return fmt.Errorf("%w: it is %s, and only a container with a process has limits", ErrBadPhase, s.phase.Kind())
 	}
 	asked := merge(s.made.resources(), update)
-	limits, _, err := limits(asked, c.sandbox.profile)
+	limits, guest, err := limits(asked, c.sandbox.profile)
 	if err != nil {
 		return err
 	}
-	if err := h.Update(ctx, limits); err != nil {
+	if limits.Memory != nil {
+		check := true
+		limits.Memory.CheckBeforeUpdate = &check
+	}
+	if err := h.Resize(ctx, limits, shim.Bound{From: s.made.Container.Limpet.MemoryLimit, To: guest}); err != nil {
 		return err
+	}
+	if adj := asked.GetOomScoreAdj(); adj != s.made.resources().GetOomScoreAdj() {
+		if err := h.SetOOMScoreAdj(int(adj)); err != nil {
+			return err
+		}
 	}
 	md := *s.made
 	if md.Resources, err = proto.Marshal(asked); err != nil {
@@ -51,6 +63,7 @@ func (m *Manager) update(ctx context.Context, c *container, update *runtime.Linu
 	}
 	b, oci, linux := *md.Container, *md.Container.OCI, *md.Container.OCI.Linux
 	linux.Resources, oci.Linux, b.OCI, md.Container = limits, &linux, &oci, &b
+	b.Limpet.MemoryLimit = guest
 	if err := m.saveContainer(c, s.phase, &md); err != nil {
 		return fmt.Errorf("record the limits: %w", err)
 	}

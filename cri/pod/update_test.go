@@ -24,6 +24,9 @@ func TestUpdateAndReopen(t *testing.T) {
 	if l := n.host(ctr).limit; *l.Memory.Limit != 32<<20 || *l.CPU.Shares != 512 || *l.CPU.Quota != 5000 {
 		t.Errorf("set: %+v", l)
 	}
+	if b := n.host(ctr).bound; b.To != 32<<20-memoryMargin-32<<20/pageTables || b.From != b.To {
+		t.Errorf("bound of the guest: %+v", b)
+	}
 	if err := m.UpdateContainerResources(t.Context(), ctr, &runtime.LinuxContainerResources{MemoryLimitInBytes: 1}); !errors.Is(err, ErrRefused) {
 		t.Errorf("tiny: %v", err)
 	}

@@ -78,7 +78,8 @@ func emptyBlockIO(b *specs.LinuxBlockIO) bool {
 func nonzero[T int64 | uint64](p *T) bool { return p != nil && *p != 0 }
 
 // checkUsage refuses a memory limit below what is in use, where the request
-// asks for that instead of an OOM kill.
+// asks for that instead of an OOM kill. Pages of files that the kernel can drop
+// at once do not count: it drops them to meet the limit.
 func (g *Group) checkUsage(m *specs.LinuxMemory) error {
 	if m.CheckBeforeUpdate == nil || !*m.CheckBeforeUpdate || m.Limit == nil || *m.Limit <= 0 {
 		return nil
@@ -87,8 +88,8 @@ func (g *Group) checkUsage(m *specs.LinuxMemory) error {
 	if err != nil {
 		return err
 	}
-	if uint64(*m.Limit) < s.MemoryUsage {
-		return fmt.Errorf("%w: memory limit %d is below the %d bytes in use", ErrLimit, *m.Limit, s.MemoryUsage)
+	if uint64(*m.Limit) < s.MemoryWorkingSet {
+		return fmt.Errorf("%w: memory limit %d is below the %d bytes in use", ErrLimit, *m.Limit, s.MemoryWorkingSet)
 	}
 	return nil
 }
