@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -76,33 +77,74 @@ func (h *Host) find(ctx context.Context) (lives bool, err error) {
 }
 
 // findProcess opens the process that holds the lock.
+//
+// A host can write its own lock, and one that was taken over might name a
+// process of somebody else, for us to end. So what the lock says must agree
+// with what the kernel says; a lock that is held and names no process of the
+// container is an error, for some host does live.
 func (h *Host) findProcess() (lives bool, err error) {
 	held, err := locked(h.dir)
 	if err != nil || !held {
 		return false, err
 	}
 	p, ok, err := holder(h.dir)
-	if err != nil || !ok {
-		// Held and empty: between its birth and the constructor's first steps.
-		return false, err
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: its lock is empty", errStrayLock)
 	}
+	if err == nil {
+		err = h.open(p)
+	}
+	if err == nil {
+		return true, nil
+	}
+	if held, lockErr := locked(h.dir); lockErr == nil && !held {
+		return false, nil // it ended while we looked
+	}
+	return false, err
+}
+
+// errStrayLock is returned for a lock that is held, but not by the process
+// that it names.
+var errStrayLock = errors.New("the lock of a host that lives does not tell which process it is")
+
+// open opens the process that a lock names, if it is the container's.
+func (h *Host) open(p process) error {
 	fd, err := unix.PidfdOpen(p.pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return false, nil
-	}
 	if err != nil {
-		return false, os.NewSyscallError("pidfd_open", err)
+		return fmt.Errorf("%w: pid %d: %w", errStrayLock, p.pid, err)
 	}
-	if h.pidfd, err = pidfdFile(fd); err != nil {
-		return false, err
+	pidfd, err := pidfdFile(fd)
+	if err != nil {
+		return err
 	}
-	if start, err := startTime(p.pid); err != nil || start != p.start {
-		err := h.pidfd.Close()
-		h.pidfd = nil
-		return false, err // another process, or none any more
+	// Read after the pidfd was opened, so that a number that was used again is
+	// noticed.
+	if err := h.isOurs(p); err != nil {
+		return errors.Join(err, pidfd.Close())
 	}
-	h.pid = p.pid
-	return true, nil
+	h.pid, h.pidfd = p.pid, pidfd
+	return nil
+}
+
+func (h *Host) isOurs(p process) error {
+	start, err := startTime(p.pid)
+	if err != nil {
+		return err
+	}
+	if start != p.start {
+		return fmt.Errorf("%w: process %d started at %d, not at %d", errStrayLock, p.pid, start, p.start)
+	}
+	if h.group == nil {
+		return nil // nothing else tells
+	}
+	pids, err := h.group.Pids()
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(pids, p.pid) {
+		return fmt.Errorf("%w: process %d is not in the container's cgroup", errStrayLock, p.pid)
+	}
+	return nil
 }
 
 // bury tells how a host that is dead has ended.
@@ -110,10 +152,11 @@ func (h *Host) bury() error {
 	x, ok := recorded(h.dir)
 	if !ok {
 		_, began, err := holder(h.dir)
-		if err != nil {
+		switch {
+		case errors.Is(err, spec.ErrMalformed): // then somebody wrote it
+		case err != nil:
 			return err
-		}
-		if !began {
+		case !began:
 			return ErrNoHost
 		}
 		if x, ok = h.outOfMemory(); !ok {

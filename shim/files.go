@@ -101,8 +101,7 @@ func locked(dir string) (bool, error) {
 	return false, err
 }
 
-// startTime reads when a process started. It is read after the pidfd was
-// opened, so that a number that was used again is noticed.
+// startTime reads when a process started.
 func startTime(pid int) (uint64, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {

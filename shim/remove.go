@@ -37,6 +37,9 @@ func (s *Supervisor) end(ctx context.Context, c *spec.Container) error {
 	}
 	h := s.newHost(c)
 	lives, err := h.find(ctx)
+	if err != nil && h.group != nil && ctx.Err() == nil {
+		return s.endGroup(h, err)
+	}
 	if err != nil || !lives {
 		return err
 	}
@@ -56,6 +59,20 @@ func (s *Supervisor) end(ctx context.Context, c *spec.Container) error {
 	}
 	reap(h.pidfd)
 	return nil
+}
+
+// endGroup ends a host that cannot be found by its lock and its socket: what
+// is in the container's cgroup is the container's.
+func (s *Supervisor) endGroup(h *Host, why error) error {
+	s.log.Warn("a host cannot be found; ending all of its cgroup", "container", h.id, "error", why)
+	if err := h.group.Kill(); err != nil {
+		return errors.Join(why, err)
+	}
+	held, err := locked(h.dir)
+	if err == nil && held {
+		err = fmt.Errorf("a process outside of its cgroup holds its lock: %w", why)
+	}
+	return err
 }
 
 func (s *Supervisor) removeCgroup(ctx context.Context, c *spec.Container) error {
