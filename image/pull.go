@@ -15,6 +15,7 @@ import (
 
 	"github.com/limpet-cri/limpet/image/content"
 	"github.com/limpet-cri/limpet/image/reference"
+	"github.com/limpet-cri/limpet/image/registry"
 	"github.com/limpet-cri/limpet/image/unpack"
 )
 
@@ -170,7 +171,7 @@ func (s *Service) transfer(ctx context.Context, f *flight, r reference.Reference
 		s.registry.Forget(r.Host())
 		im, err = s.transferOnce(ctx, f, r, auth)
 	}
-	return im, err
+	return im, mean(err)
 }
 
 func (s *Service) transferOnce(ctx context.Context, f *flight, r reference.Reference, auth *Auth) (fetched, error) {
@@ -269,7 +270,7 @@ func (m meant) Unwrap() []error { return []error{m.error, m.as} }
 
 func mean(err error) error {
 	switch {
-	case errors.Is(err, unpack.ErrTooLarge) && !errors.Is(err, ErrTooLarge):
+	case (errors.Is(err, unpack.ErrTooLarge) || errors.Is(err, registry.ErrTooLarge)) && !errors.Is(err, ErrTooLarge):
 		return meant{err, ErrTooLarge}
 	case errors.Is(err, unpack.ErrInvalid) && !errors.Is(err, ErrInvalidImage):
 		return meant{err, ErrInvalidImage}

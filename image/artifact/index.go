@@ -164,6 +164,7 @@ func ParseManifest(b []byte) (ocispec.Manifest, error) {
 		return m, err
 	}
 	m.Config.URLs, m.Config.Data = nil, nil
+	sizes := map[digest.Digest]int64{m.Config.Digest: m.Config.Size}
 	for i := range m.Layers {
 		l := &m.Layers[i]
 		if IsIndex(l.MediaType) || IsManifest(l.MediaType) {
@@ -172,6 +173,10 @@ func ParseManifest(b []byte) (ocispec.Manifest, error) {
 		if err := checkDescriptor(*l, 1<<62, "layer"); err != nil {
 			return m, err
 		}
+		if n, ok := sizes[l.Digest]; ok && n != l.Size {
+			return m, fmt.Errorf("%w: blob %s is given two sizes, %d and %d", ErrInvalid, l.Digest, n, l.Size)
+		}
+		sizes[l.Digest] = l.Size
 		l.URLs, l.Data = nil, nil
 	}
 	return m, nil

@@ -40,6 +40,8 @@ var (
 	ErrAccess = errors.New("registry denied access")
 	// ErrUnavailable: nobody answered, or nothing useful.
 	ErrUnavailable = errors.New("registry unavailable")
+	// ErrTooLarge: an answer that is held in memory exceeds its bound.
+	ErrTooLarge = errors.New("image exceeds a bound")
 )
 
 // Bounds of the cache of endpoints.
@@ -326,6 +328,8 @@ func classify(ctx context.Context, err error) error {
 		return nil
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+	case errors.Is(err, ErrTooLarge):
+		return err
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return fmt.Errorf("%w: %w", ErrAccess, err)
 	case errors.As(err, &status):

@@ -26,9 +26,9 @@ const (
 	maxWait = 30 * time.Second
 	// maxHops bounds redirects of one request; content networks need two.
 	maxHops = 5
-	// maxManifestBody bounds the answer to a request for a manifest, one byte
-	// above what is accepted, so that the refusal can say so.
-	maxManifestBody = 4<<20 + 1
+	// maxManifestBody bounds the answer to a request for a manifest: what
+	// registries accept themselves.
+	maxManifestBody = 4 << 20
 	// maxTokenBody bounds the answer of a token server.
 	maxTokenBody = 1 << 20
 )
@@ -136,12 +136,17 @@ func (p *patient) once(next http.RoundTripper, q *http.Request) (*http.Response,
 		cancel()
 		return nil, err
 	}
-	b := &watched{rc: resp.Body, cancel: cancel, window: p.window, min: p.minBytes, left: -1}
+	b := &watched{rc: resp.Body, cancel: cancel, window: p.window, min: p.minBytes}
 	switch {
 	case p.token:
-		b.left, b.what = maxTokenBody, "answer of the token server"
+		b.most, b.what = maxTokenBody, "the answer of the token server"
 	case strings.Contains(q.URL.Path, "/manifests/"):
-		b.left, b.what = maxManifestBody, "manifest"
+		b.most, b.what = maxManifestBody, "the manifest"
+	}
+	if b.most > 0 && resp.ContentLength > b.most && resp.StatusCode < 300 {
+		resp.Body.Close()
+		cancel()
+		return nil, b.tooLarge(resp.ContentLength)
 	}
 	b.timer = time.AfterFunc(p.window, b.tick)
 	resp.Body = b
@@ -221,7 +226,7 @@ type watched struct {
 	timer  *time.Timer
 	window time.Duration
 	min    int64
-	left   int64 // bytes that may still come, or -1
+	most   int64 // bytes that may come; 0: any number
 	what   string
 
 	mu      sync.Mutex
@@ -250,12 +255,6 @@ func (b *watched) tick() {
 
 // Read implements io.Reader.
 func (b *watched) Read(p []byte) (int, error) {
-	if b.left == 0 {
-		return 0, fmt.Errorf("%s has more than %d bytes", b.what, b.n-1)
-	}
-	if b.left > 0 && int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
 	b.mu.Lock()
 	b.reading = true
 	b.mu.Unlock()
@@ -263,15 +262,19 @@ func (b *watched) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	b.reading = false
 	b.n += int64(n)
-	stalled := b.stalled
+	stalled, all := b.stalled, b.n
 	b.mu.Unlock()
-	if b.left > 0 {
-		b.left -= int64(n)
+	if b.most > 0 && all > b.most {
+		return 0, b.tooLarge(all)
 	}
 	if err != nil && err != io.EOF && (stalled || errors.Is(err, syscall.ECONNRESET)) {
 		err = io.ErrUnexpectedEOF
 	}
 	return n, err
+}
+
+func (b *watched) tooLarge(n int64) error {
+	return fmt.Errorf("%w: %s has %d bytes or more, at most %d are accepted", ErrTooLarge, b.what, n, b.most)
 }
 
 // Close implements io.Closer.
