@@ -30,7 +30,7 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		if p := recover(); p != nil {
 			resp, err = nil, e.panicked(info.FullMethod, p)
 		}
-		err = toStatus(err)
+		err = offered(path.Base(info.FullMethod), toStatus(err))
 		done(resp, err)
 	}()
 	return handler(ctx, req)
@@ -42,7 +42,7 @@ func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo
 		if p := recover(); p != nil {
 			err = e.panicked(info.FullMethod, p)
 		}
-		err = toStatus(err)
+		err = offered(path.Base(info.FullMethod), toStatus(err))
 		done(nil, err)
 	}()
 	return handler(srv, ss)

@@ -44,10 +44,14 @@ func TestEveryCall(t *testing.T) {
 		for i := range methods.Len() {
 			m := methods.Get(i)
 			seen++
-			code := status.Code(s.empty(t, service, m))
+			err := s.empty(t, service, m)
+			code := status.Code(err)
 			switch code {
 			case codes.Unimplemented:
 				unimplemented = append(unimplemented, string(m.Name()))
+				if text := status.Convert(err).Message(); !strings.HasPrefix(text, "Limpet does not offer "+string(m.Name())+": ") {
+					t.Errorf("%s does not say what there is instead: %s", m.Name(), text)
+				}
 			case codes.Internal, codes.Unknown, codes.Unavailable:
 				t.Errorf("%s with an empty request: %s", m.Name(), code)
 			}

@@ -81,7 +81,7 @@ func checkFields(s subject) error {
 	}
 	for _, f := range table {
 		if f.refuses != nil && f.refuses(s) {
-			return &FieldError{Field: message + "." + f.Path, Sentence: f.Sentence}
+			return &FieldError{Field: message + "." + f.Path, Found: s.found(f.Path), Sentence: f.Sentence}
 		}
 	}
 	return nil

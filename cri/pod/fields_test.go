@@ -157,6 +157,24 @@ func TestFieldsRefuse(t *testing.T) {
 	}
 }
 
+// A refusal quotes what it found, as far as that is one value.
+func TestFieldsQuote(t *testing.T) {
+	for want, s := range map[string]subject{
+		`ContainerConfig.linux.resources.cpuset_cpus ("0-3") is refused: `:   {ctr: &runtime.ContainerConfig{Linux: &runtime.LinuxContainerConfig{Resources: &runtime.LinuxContainerResources{CpusetCpus: "0-3"}}}},
+		`ContainerConfig.mounts[].mount_options (noexec, suid) is refused: `: {ctr: &runtime.ContainerConfig{}, mount: &runtime.Mount{MountOptions: []string{"noexec", "suid"}}},
+		`PodSandboxConfig.linux.security_context.namespace_options.pid (NODE) is refused: `: {pod: &runtime.PodSandboxConfig{Linux: &runtime.LinuxPodSandboxConfig{
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{NamespaceOptions: &runtime.NamespaceOption{Pid: runtime.NamespaceMode_NODE}}}}},
+		`PodSandboxConfig.linux.security_context.privileged is refused: `: {pod: &runtime.PodSandboxConfig{Linux: &runtime.LinuxPodSandboxConfig{
+			SecurityContext: &runtime.LinuxSandboxSecurityContext{Privileged: true}}}},
+		`ContainerConfig.linux.resources.cpuset_mems ("` + strings.Repeat("1", maxFound-1) + `...) is refused: `: {ctr: &runtime.ContainerConfig{
+			Linux: &runtime.LinuxContainerConfig{Resources: &runtime.LinuxContainerResources{CpusetMems: strings.Repeat("1", 5000)}}}},
+	} {
+		if err := checkFields(s); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("got %v, want %s...", err, want)
+		}
+	}
+}
+
 // What a stock kubelet sends passes.
 func TestFieldsLetPass(t *testing.T) {
 	masked := []string{"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/sys/firmware", "/sys/devices/virtual/powercap"}

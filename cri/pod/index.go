@@ -61,7 +61,7 @@ func (x *index) reserve(name, id string) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if other, ok := x.names[name]; ok {
-		return fmt.Errorf("%w: %s is %s", ErrNameInUse, name, other)
+		return fmt.Errorf("%w: %s is %s; remove that one, or give this one another metadata.attempt", ErrNameInUse, name, other)
 	}
 	x.names[name] = id
 	return nil

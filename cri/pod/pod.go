@@ -127,12 +127,18 @@ type Host interface {
 	PID() int
 }
 
-// FieldError names a field of the request that is refused, and says why.
+// FieldError names a field of the request that is refused, says what is in it,
+// if that is worth saying, and why.
 type FieldError struct {
-	Field, Sentence string
+	Field, Found, Sentence string
 }
 
-func (e *FieldError) Error() string { return fmt.Sprintf("%s is refused: %s", e.Field, e.Sentence) }
+func (e *FieldError) Error() string {
+	if e.Found == "" {
+		return fmt.Sprintf("%s is refused: %s", e.Field, e.Sentence)
+	}
+	return fmt.Sprintf("%s (%s) is refused: %s", e.Field, e.Found, e.Sentence)
+}
 
 // Is makes the error an ErrRefused.
 func (e *FieldError) Is(target error) bool { return target == ErrRefused }

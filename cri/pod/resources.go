@@ -35,7 +35,7 @@ func limits(r *runtime.LinuxContainerResources, p Profile) (*specs.LinuxResource
 	}
 	if p.MemoryMax != 0 {
 		if memory > p.MemoryMax {
-			return nil, 0, &FieldError{Field: "ContainerConfig.linux.resources.memory_limit_in_bytes", Sentence: "the handler's profile allows at most " + uitoa(p.MemoryMax) + " bytes (memory_max)"}
+			return nil, 0, &FieldError{Field: "ContainerConfig.linux.resources.memory_limit_in_bytes", Found: uitoa(memory), Sentence: "the handler's profile allows at most " + uitoa(p.MemoryMax) + " bytes (memory_max)"}
 		}
 		if memory == 0 {
 			memory = p.MemoryMax

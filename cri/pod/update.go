@@ -2,7 +2,9 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -28,7 +30,7 @@ func (m *Manager) UpdateContainerResources(ctx context.Context, id string, updat
 
 func (m *Manager) update(ctx context.Context, c *container, update *runtime.LinuxContainerResources) error {
 	if err := checkFields(subject{ctr: &runtime.ContainerConfig{Linux: &runtime.LinuxContainerConfig{Resources: update}}}); err != nil {
-		return err
+		return inUpdate(err)
 	}
 	release, err := c.turn.take(ctx)
 	if err != nil {
@@ -43,7 +45,7 @@ func (m *Manager) update(ctx context.Context, c *container, update *runtime.Linu
 	asked := merge(s.made.resources(), update)
 	limits, guest, err := limits(asked, c.sandbox.profile)
 	if err != nil {
-		return err
+		return inUpdate(err)
 	}
 	if limits.Memory != nil {
 		check := true
@@ -69,6 +71,17 @@ func (m *Manager) update(ctx context.Context, c *container, update *runtime.Linu
 	}
 	m.index.setContainer(c, s.phase, &md)
 	return nil
+}
+
+// inUpdate names a refused field as the request for an update has it.
+func inUpdate(err error) error {
+	var refused *FieldError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	as := *refused
+	as.Field = strings.Replace(as.Field, containerMessage+".linux.resources.", "UpdateContainerResourcesRequest.linux.", 1)
+	return &as
 }
 
 // ReopenContainerLog lets a container write to a new file at its log's path,
