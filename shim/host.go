@@ -81,29 +81,40 @@ func (h *Host) Start(ctx context.Context) error {
 	k := h.ready
 	h.ready = nil
 	h.mu.Unlock()
-	if k == nil {
-		if h.Phase() != spec.PhaseReady {
-			return fmt.Errorf("start container %s: %w", h.id, h.notReady())
-		}
-		// An earlier Start was cut off before it was heard; ask again.
-		var err error
-		if k, err = h.connect(ctx); err != nil {
-			return fmt.Errorf("start container %s: %w", h.id, err)
-		}
+	err := io.EOF
+	if k != nil {
+		err = k.request(ctx, &spec.Message{Op: spec.OpStart}, -1)
+		k.close()
 	}
-	defer k.close()
-	if err := k.request(ctx, &spec.Message{Op: spec.OpStart}, -1); err != nil {
-		return fmt.Errorf("start container %s: %w", h.id, h.because(ctx, err))
+	if errors.Is(err, io.EOF) {
+		err = h.startAnew(ctx, k != nil)
+	}
+	if err != nil {
+		return fmt.Errorf("start container %s: %w", h.id, err)
 	}
 	h.setPhase(spec.PhaseRunning)
 	return nil
 }
 
-func (h *Host) notReady() error {
+// startAnew starts the guest on another connection than the one that waited
+// for it: an earlier Start was cut off, others have taken its place at the
+// host, or the host has ended. asked tells that the host may have heard.
+func (h *Host) startAnew(ctx context.Context, asked bool) error {
 	if h.Phase() == spec.PhaseEnding {
-		return ErrEnded
+		return h.because(ctx, io.EOF)
 	}
-	return fmt.Errorf("%w: it runs already", ErrInvalid)
+	k, err := h.connect(ctx)
+	if err != nil {
+		return h.because(ctx, err)
+	}
+	defer k.close()
+	if h.Phase() == spec.PhaseRunning {
+		if asked {
+			return nil
+		}
+		return fmt.Errorf("%w: it runs already", ErrInvalid)
+	}
+	return h.because(ctx, k.request(ctx, &spec.Message{Op: spec.OpStart}, -1))
 }
 
 func (h *Host) setPhase(p spec.Phase) {

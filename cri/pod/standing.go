@@ -37,7 +37,9 @@ func (m *Manager) standing(ctx context.Context, c *container, st containerState)
 	default:
 	}
 	created := toCreated(from, h)
-	if h.Phase() == spec.PhaseReady {
+	if h.Phase() == spec.PhaseReady || st.Kind == KindCreated {
+		// The latter: a host that did not answer. It was not told to start,
+		// for that would have been recorded first.
 		return created, h
 	}
 	if started.IsZero() {

@@ -7,10 +7,11 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // freeze stops the only host there is, so that it answers nothing.
-func (b *bench) freeze() {
+func (b *bench) freeze() (pid int) {
 	b.Helper()
 	pids := b.hosts()
 	if len(pids) != 1 {
@@ -19,6 +20,7 @@ func (b *bench) freeze() {
 	pid, err := strconv.Atoi(pids[0])
 	b.must("pid", err)
 	b.must("freeze", unix.Kill(pid, unix.SIGSTOP))
+	return pid
 }
 
 // A process that hangs keeps no stop waiting beyond its grace period, neither
@@ -46,6 +48,29 @@ func TestRealStopOfAFrozenHost(t *testing.T) {
 	if after := b.inventory(t); len(after) != len(before) {
 		t.Errorf("left: %q, before: %q", after, before)
 	}
+}
+
+// A container whose process hangs while the daemon restarts is what it was.
+func TestRealRestartBesideAFrozenHost(t *testing.T) {
+	b := newBench(t)
+	b.pull("exit7")
+	pod, err := b.RunPodSandbox(t.Context(), b.sandbox("frozen"), "")
+	b.must("run", err)
+	ctr, err := b.CreateContainer(t.Context(), &runtime.CreateContainerRequest{PodSandboxId: pod, Config: b.container("exit7")})
+	b.must("create", err)
+	pid := b.freeze()
+	b.must("close", b.stack.close())
+	b.stack, err = b.open(t.Context(), nil, t.Output())
+	b.must("open", err)
+	if st := b.status(ctr); st.GetState() != runtime.ContainerState_CONTAINER_CREATED {
+		t.Errorf("%v", st)
+	}
+	b.must("thaw", unix.Kill(pid, unix.SIGCONT))
+	b.must("start", b.StartContainer(t.Context(), ctr))
+	if st := b.exited(ctr); st.GetExitCode() != 7 {
+		t.Errorf("%v", st)
+	}
+	b.must("remove", b.RemovePodSandbox(t.Context(), pod))
 }
 
 // Any number of stops at once, of the container and of its sandbox, succeed.
