@@ -155,7 +155,7 @@ func (f file) compose() (settings, []error) {
 	var errs []error
 	for _, err := range []error{
 		f.checkFolders(), s.server.Validate(), f.Server.check(), f.Log.check(), f.Metrics.check(),
-		s.images.Validate(), f.Hosts.check(), s.pods.Validate(),
+		s.images.Validate(), f.Images.check(), f.Hosts.check(), s.pods.Validate(),
 	} {
 		if err != nil {
 			errs = append(errs, err)
@@ -172,6 +172,31 @@ func (f imagesFile) config(root string) image.Config {
 		MaxEntries: f.MaxEntries, MaxLayerEntries: f.MaxLayerEntries,
 		StallWindow: f.StallWindow.Duration, StallBytes: f.StallBytes.bytes, CompileTimeout: f.CompileTimeout.Duration,
 	}
+}
+
+// check refuses zeros, which the image service takes for its defaults and a
+// reader of the file would not, and bounds of a part above those of the whole.
+func (f imagesFile) check() error {
+	for _, n := range []struct {
+		key string
+		v   int64
+	}{
+		{"default_uid", f.DefaultUID}, {"parallel", int64(f.Parallel)}, {"pull_limit", int64(f.PullLimit)}, {"max_image_bytes", f.MaxImageBytes.bytes},
+		{"max_unpacked_bytes", f.MaxUnpackedBytes.bytes}, {"max_layer_bytes", f.MaxLayerBytes.bytes}, {"max_entries", f.MaxEntries},
+		{"max_layer_entries", f.MaxLayerEntries}, {"stall_window", int64(f.StallWindow.Duration)}, {"stall_bytes", f.StallBytes.bytes},
+		{"compile_timeout", int64(f.CompileTimeout.Duration)},
+	} {
+		if n.v == 0 {
+			return fmt.Errorf("images: %s is 0; it must be more: leave it out for the default", n.key)
+		}
+	}
+	if f.MaxLayerBytes.bytes > f.MaxUnpackedBytes.bytes {
+		return fmt.Errorf("images: max_layer_bytes is %s, above max_unpacked_bytes, %s; one layer cannot have more than all", f.MaxLayerBytes, f.MaxUnpackedBytes)
+	}
+	if f.MaxLayerEntries > f.MaxEntries {
+		return fmt.Errorf("images: max_layer_entries is %d, above max_entries, %d; one layer cannot have more than all", f.MaxLayerEntries, f.MaxEntries)
+	}
+	return nil
 }
 
 // config keeps the handlers that exist by default and adds or changes those

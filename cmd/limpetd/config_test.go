@@ -86,6 +86,15 @@ func TestFaults(t *testing.T) {
 		{"host binary", "[hosts]\npath = \"x\"\n", `^f.toml:2: hosts: path is "x"`},
 		{"compile memory", "[hosts]\ncompile_memory = \"1MiB\"\n", `^f.toml:2: hosts: compile_memory is 1MiB; it must be at least 64MiB`},
 		{"default handler", "[pods]\ndefault_handler = \"no\"\n", `^f.toml:2: pods: the default handler "no" is not among`},
+		{"root by default", "[images]\ndefault_uid = 0\n", `^f.toml:2: images: default_uid is 0; it must be more`},
+		{"no window", "[images]\nstall_window = \"0s\"\n", `^f.toml:2: images: stall_window is 0; it must be more`},
+		{"layer above image", "[images]\nmax_layer_bytes = \"9GiB\"\n", `^f.toml:2: images: max_layer_bytes is 9GiB, above max_unpacked_bytes, 8GiB`},
+		{"layer's entries above image's", "[images]\nmax_entries = 10\n", `^f.toml:2: images: max_layer_entries is 200000, above max_entries, 10`},
+		{"negative number", "[server]\nmax_calls = -1\n", `^f.toml:2: server.max_calls: found max_calls = -1, wanted a whole number from 0 to 4294967295$`},
+		{"huge number", "[hosts]\ncompilers = 99999999999999999999\n", `^f.toml:2: hosts.compilers: found compilers = 9+, wanted a whole number of at most`},
+		{"proposal", "[pods.handlers.x]\nproposals = [\"thraeds\"]\n", `^f.toml:2: pods: handler "x": proposals has "thraeds"; known .*memory64`},
+		{"handler's name", "[pods.handlers.\"sp ace\"]\n", `^f.toml:1: pods: handlers: "sp ace" is no name that a RuntimeClass can have`},
+		{"empty handler's name", "[pods.handlers.\"\"]\n", `^f.toml:1: pods: handlers: "" is no name`},
 		{"handler", "[pods.handlers.limpet]\n[pods.handlers.x]\nmemory_default = \"2GiB\"\nmemory_max = \"1GiB\"\n", `^f.toml:[34]: pods: handler "x": memory_default`},
 	} {
 		_, err := parse("f.toml", []byte(c.text))

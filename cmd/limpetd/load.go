@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math"
 	"os"
 	"reflect"
 	"regexp"
@@ -21,7 +23,12 @@ const maxConfigBytes = 1 << 20
 // "FILE:LINE: KEY: what was found, what is wanted".
 func load(path string) (settings, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return settings{}, fmt.Errorf("configuration: %w; name a file that is there (\"limpetd config default\" prints one to begin with)", err)
+	case errors.Is(err, fs.ErrPermission):
+		return settings{}, fmt.Errorf("configuration: %w; user %d must be allowed to read it", err, os.Geteuid())
+	case err != nil:
 		return settings{}, fmt.Errorf("configuration: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // opened for reading
@@ -77,6 +84,9 @@ func explain(name string, data []byte, err error) error {
 	if m := mismatch().FindStringSubmatch(text); m != nil {
 		text = fmt.Sprintf("found %s %s (%s), wanted %s", article(m[1]), m[1], lineOf(data, line), wanted(fault.Key()))
 	}
+	if t := typeOf(fault.Key()); t != nil && unfit().MatchString(text) {
+		text = fmt.Sprintf("found %s, wanted %s", lineOf(data, line), span(t))
+	}
 	if key := strings.Join(fault.Key(), "."); key != "" {
 		return fmt.Errorf("%s:%d: %s: %s", name, line, key, text)
 	}
@@ -105,6 +115,20 @@ func explainValue(name string, data []byte, err error) error {
 }
 
 func mismatch() *regexp.Regexp { return regexp.MustCompile(`^cannot decode TOML (\w+) into`) }
+
+// unfit recognises what the decoder says of a whole number that its field
+// cannot hold.
+func unfit() *regexp.Regexp {
+	return regexp.MustCompile(`cannot be stored in|too large to fit|overflows`)
+}
+
+// span is what a field of whole numbers takes.
+func span(t reflect.Type) string {
+	if t.Kind() == reflect.Uint32 {
+		return fmt.Sprintf("a whole number from 0 to %d", uint32(math.MaxUint32))
+	}
+	return fmt.Sprintf("a whole number of at most %d", int64(math.MaxInt64))
+}
 
 func article(noun string) string {
 	if strings.ContainsAny(noun[:1], "aeiou") {
@@ -245,6 +269,9 @@ func (k keys) place(name, complaint string) string {
 	for key := range k {
 		parts, at := strings.Split(key, "."), 0
 		for _, part := range parts {
+			if plain(part) == "" {
+				continue // a name without a word in it
+			}
 			if at = mention(words, plain(part)); at < 0 {
 				break
 			}

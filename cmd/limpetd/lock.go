@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -25,12 +26,12 @@ var errRunning = errors.New("another limpetd runs")
 // process ends.
 func lockFolder(key, dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, rootMode); err != nil {
-		return nil, fmt.Errorf("%s folder: %w", key, err)
+		return nil, fmt.Errorf("%s folder: %w%s", key, err, remedy(key, err))
 	}
 	path := filepath.Join(dir, "lock")
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, lockMode)
 	if err != nil {
-		return nil, fmt.Errorf("%s folder: %w", key, err)
+		return nil, fmt.Errorf("%s folder: %w%s", key, err, remedy(key, err))
 	}
 	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
@@ -43,9 +44,22 @@ func lockFolder(key, dir string) (*os.File, error) {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("lock %s: %w%s", path, err, remedy(key, err)), f.Close())
 	}
 	return f, nil
+}
+
+// remedy says what can be done about a folder that cannot be written to.
+func remedy(key string, err error) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0:
+		return "; limpetd has to run as root"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "; make room, or set " + key + " to a folder elsewhere"
+	case errors.Is(err, unix.EROFS):
+		return "; set " + key + " to a folder that can be written to"
+	}
+	return ""
 }
 
 // holder reads who wrote the lock file last.

@@ -24,7 +24,8 @@ const usage = `limpetd runs WebAssembly pods for the kubelet.
   limpetd [--config FILE]      run; without --config, ` + defaultFile + ` if it is there
   limpetd config default       print the configuration with every default
   limpetd config check FILE    say what is wrong with a configuration
-  limpetd --version            print the version
+  limpetd version              print the version
+  limpetd help                 print this
 `
 
 func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -33,18 +34,17 @@ func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 // wrong call, 1 for a failure.
 func command(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("limpetd", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	flags.Usage = func() { _, _ = io.WriteString(stderr, usage) }
+	flags.SetOutput(io.Discard) // we say it ourselves
 	config := flags.String("config", "", "the configuration file")
 	show := flags.Bool("version", false, "print the version")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
-	}
-	var err error
-	switch rest := flags.Args(); {
-	case *show:
+	err := flags.Parse(args)
+	rest := flags.Args()
+	switch {
+	case errors.Is(err, flag.ErrHelp), err == nil && len(rest) == 1 && rest[0] == "help":
+		_, err = io.WriteString(stdout, usage)
+	case err != nil:
+		return misused(stderr, err.Error())
+	case *show, len(rest) == 1 && rest[0] == "version":
 		_, err = fmt.Fprintf(stdout, "limpetd %s %s\n", version(), runtime.Version())
 	case len(rest) == 0:
 		err = start(*config, stderr)
@@ -52,15 +52,22 @@ func command(args []string, stdout, stderr io.Writer) int {
 		err = writeDefault(stdout)
 	case len(rest) == 3 && rest[0] == "config" && rest[1] == "check":
 		err = check(rest[2], stdout)
+	case rest[0] == "config":
+		return misused(stderr, fmt.Sprintf("%q is not understood; config takes default, or check and one FILE", strings.Join(rest, " ")))
 	default:
-		_, _ = fmt.Fprintf(stderr, "limpetd: there is no command %q\n\n%s", strings.Join(rest, " "), usage)
-		return 2
+		return misused(stderr, fmt.Sprintf("there is no command %q", strings.Join(rest, " ")))
 	}
 	if err != nil {
 		_, _ = fmt.Fprintf(stderr, "limpetd: %v\n", err)
 		return 1
 	}
 	return 0
+}
+
+// misused tells how limpetd is called; 2 is the exit code for a wrong call.
+func misused(stderr io.Writer, what string) int {
+	_, _ = fmt.Fprintf(stderr, "limpetd: %s\n\n%s", what, usage)
+	return 2
 }
 
 func check(path string, stdout io.Writer) error {

@@ -45,8 +45,14 @@ func TestCommands(t *testing.T) {
 		{[]string{"config", "check", bad}, 1, "", "bad.toml:1: what: there is no such key"},
 		{[]string{"config", "check", "/nonexistent"}, 1, "", "no such file"},
 		{[]string{"--config", bad}, 1, "", "bad.toml:1: what"},
-		{[]string{"--help"}, 0, "", "limpetd config check FILE"},
-		{[]string{"--what"}, 2, "", "-what"},
+		{[]string{"--help"}, 0, "limpetd config check FILE", ""},
+		{[]string{"help"}, 0, "limpetd config check FILE", ""},
+		{[]string{"version"}, 0, "limpetd ", ""},
+		{[]string{"--what"}, 2, "", "limpetd: flag provided but not defined: -what"},
+		{[]string{"--config"}, 2, "", "limpetd: flag needs an argument: -config"},
+		{[]string{"config"}, 2, "", "config takes default, or check and one FILE"},
+		{[]string{"config", "check"}, 2, "", "config takes default, or check and one FILE"},
+		{[]string{"--config", "/nonexistent"}, 1, "", "limpetd config default"},
 		{[]string{"start"}, 2, "", `no command "start"`},
 	} {
 		var out, errs bytes.Buffer

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/limpet-cri/limpet/shim/spec"
 )
 
 // Config of the manager.
@@ -107,11 +109,23 @@ func (c Config) Validate() error {
 		return fmt.Errorf("pods: the default handler %q is not among the handlers %s", c.DefaultHandler, c.known())
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Handlers)) {
+		if !isLabel(name) {
+			return fmt.Errorf("pods: handlers: %q is no name that a RuntimeClass can have as its handler; use at most %d lower-case letters, digits and dashes, no dash at either end", name, maxHandler)
+		}
 		if err := c.Handlers[name].Validate(); err != nil {
 			return fmt.Errorf("pods: handler %q: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// maxHandler is the length of a DNS label, which the API server wants of a
+// RuntimeClass's handler.
+const maxHandler = 63
+
+func isLabel(s string) bool {
+	other := strings.ContainsFunc(s, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' })
+	return s != "" && len(s) <= maxHandler && !other && s[0] != '-' && s[len(s)-1] != '-'
 }
 
 // Validate says what is wrong with the profile.
@@ -129,6 +143,11 @@ func (p Profile) Validate() error {
 	}
 	if p.PidsLimit != 0 && p.PidsLimit < minPids {
 		return fmt.Errorf("pids_limit is %d; a host needs at least %d threads", p.PidsLimit, minPids)
+	}
+	for _, name := range p.Proposals {
+		if !slices.Contains(spec.Proposals(), name) {
+			return fmt.Errorf("proposals has %q; known beyond what is always on are %s", name, strings.Join(spec.Proposals(), ", "))
+		}
 	}
 	return nil
 }

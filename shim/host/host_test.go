@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/limpet-cri/limpet/shim/logs"
 	"github.com/limpet-cri/limpet/shim/spec"
 	"github.com/limpet-cri/limpet/wasm"
+	"github.com/limpet-cri/limpet/wasm/wasmtime"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -48,6 +50,13 @@ func TestParseAddress(t *testing.T) {
 		if sa, port, err := parseAddress(bad); err == nil {
 			t.Errorf("%q was taken as %+v, %d", bad, sa, port)
 		}
+	}
+}
+
+// What a profile may name is what the engine knows.
+func TestProposals(t *testing.T) {
+	if !slices.Equal(spec.Proposals(), wasmtime.Known()) {
+		t.Errorf("spec has %q, the engine %q", spec.Proposals(), wasmtime.Known())
 	}
 }
 

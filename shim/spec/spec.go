@@ -52,6 +52,14 @@ type Limpet struct {
 	Stdin bool
 }
 
+// Proposals are the names that Limpet.Proposals may hold: what the engine of a
+// host knows beyond its default set.
+func Proposals() []string {
+	return []string{
+		"memory64", "exception-handling", "function-references", "gc", "wide-arithmetic", "custom-page-sizes",
+	}
+}
+
 // Listen is a TCP socket bound in the pod's network before the guest starts.
 type Listen struct {
 	// Address is "host:port" with a literal IP address, or ":port" for all.
