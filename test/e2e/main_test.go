@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -22,7 +23,7 @@ func startNode(t *testing.T) *node.Node {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute*slowness(t))
 	defer cancel()
 	n, err := node.Start(ctx, node.Options{})
 	if err != nil {
@@ -57,9 +58,25 @@ func peer(t *testing.T, n *node.Node, name string) string {
 	return p
 }
 
+// slowness is how many times slower than usual this machine is said to be
+// (LIMPET_SLOW=10 under emulation); waits are that much longer.
+func slowness(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv("LIMPET_SLOW")
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("LIMPET_SLOW=%q: want a whole number from 1", text)
+	}
+	return time.Duration(n)
+}
+
 // eventually asks until the answer is nil, and fails with the last one.
 func eventually(t *testing.T, limit time.Duration, ask func() error) {
 	t.Helper()
+	limit *= slowness(t)
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	end := time.After(limit)

@@ -51,6 +51,27 @@ func MakeCgroup(path string) error {
 				return err
 			}
 		}
+		if h != cgroupRoot {
+			continue
+		}
+		// On v2 a kubelet refuses a root that lacks a controller of the node's.
+		if err := errors.Join(passOn(h), passOn(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passOn enables for the groups below dir every controller that dir has.
+func passOn(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, c := range strings.Fields(string(b)) {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+c), 0o644); err != nil {
+			return err
+		}
 	}
 	return nil
 }
