@@ -165,6 +165,7 @@ func (h *Host) bury() error {
 		}
 	}
 	h.exit = x
+	h.restore() // an earlier limpetd may have ended in the middle of a stop
 	close(h.done)
 	return nil
 }

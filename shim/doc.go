@@ -18,5 +18,6 @@
 // mount.
 //
 // Lock order: Host.mu, then Supervisor.mu. Neither is held over a system call
-// that can wait.
+// that can wait. Host.lifting is held over writes to the cgroup, and over no
+// other lock of this package.
 package shim

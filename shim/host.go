@@ -48,6 +48,9 @@ type Host struct {
 	phase  spec.Phase
 	ready  *conn // the connection that waits for OpStart
 	killed bool  // Kill was called
+
+	lifting sync.Mutex // held while limits are lifted or restored
+	over    bool       // the host has ended
 }
 
 // Done is closed once the host has ended and Exit tells how. After the
@@ -244,21 +247,32 @@ func (h *Host) Stats() (cgroup.Stats, error) {
 	return h.group.Stats()
 }
 
-// LiftCPU removes the limit of CPU time.
-func (h *Host) LiftCPU() error {
+// lift lifts the limit of CPU time for an end; that it cannot be lifted costs
+// time alone. After the end nothing is lifted: nobody would restore it.
+func (h *Host) lift() {
 	if h.group == nil {
-		return nil
+		return
+	}
+	h.lifting.Lock()
+	defer h.lifting.Unlock()
+	if h.over {
+		return
 	}
 	if err := h.group.LiftCPU(); err != nil && !errors.Is(err, cgroup.ErrNotFound) {
-		return err
+		h.s.log.Warn("CPU limit is not lifted for the end", "container", h.id, "error", err)
 	}
-	return nil
 }
 
-// lift lifts the limit for an end; that it cannot be lifted costs time alone.
-func (h *Host) lift() {
-	if err := h.LiftCPU(); err != nil {
-		h.s.log.Warn("CPU limit is not lifted for the end", "container", h.id, "error", err)
+// restore takes back what was lifted from the pod, once the host has ended.
+func (h *Host) restore() {
+	if h.group == nil {
+		return
+	}
+	h.lifting.Lock()
+	defer h.lifting.Unlock()
+	h.over = true
+	if err := h.group.RestoreCPU(); err != nil {
+		h.s.log.Warn("the pod keeps a CPU limit that was raised for the end of a container", "container", h.id, "error", err)
 	}
 }
 

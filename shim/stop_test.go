@@ -28,18 +28,29 @@ func cpuQuota(c *spec.Container) {
 	c.OCI.Linux.Resources = &specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}
 }
 
+// podQuota gives the container's pod the quota that the container has, as the
+// kubelet does.
+func (n *node) podQuota(c *spec.Container) {
+	n.Helper()
+	cpuQuota(c)
+	if _, err := n.cfg.Cgroups.Create(n.parent, c.OCI.Linux.Resources); err != nil {
+		n.Fatal(err)
+	}
+}
+
 func stdin(c *spec.Container) { c.Limpet.Stdin = true }
 
 func TestStop(t *testing.T) {
 	for _, c := range []struct {
 		name, guest, first string
-		change             func(*spec.Container)
+		change             func(*node, *spec.Container)
 	}{
 		{"spins", guestSpin, "spin\n", nil},
-		{"spins under a tight quota", guestSpin, "spin\n", cpuQuota},
+		{"spins under a tight quota", guestSpin, "spin\n", func(_ *node, c *spec.Container) { cpuQuota(c) }},
+		{"spins under a tight quota of its pod", guestSpin, "spin\n", (*node).podQuota},
 		{"sleeps", guestSleep, "wait\n", nil},
-		{"sleeps under a tight quota", guestSleep, "wait\n", cpuQuota},
-		{"reads", guestRead, "read\n", stdin},
+		{"sleeps under a tight quota", guestSleep, "wait\n", func(_ *node, c *spec.Container) { cpuQuota(c) }},
+		{"reads", guestRead, "read\n", func(_ *node, c *spec.Container) { stdin(c) }},
 		{"writes", guestCount, "tick\n", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -50,7 +61,7 @@ func TestStop(t *testing.T) {
 			for try := 0; try < stopTries && best > stopBound; try++ {
 				k := n.container(c.guest)
 				if c.change != nil {
-					c.change(k)
+					c.change(n, k)
 				}
 				best = min(best, n.stopped(k, c.first))
 			}

@@ -25,6 +25,7 @@ func (h *Host) watch() {
 		return
 	}
 	h.exit = h.tell()
+	h.restore()
 	h.dropReady()
 	h.s.forget(h)
 	close(h.done)

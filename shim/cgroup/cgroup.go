@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -50,6 +51,9 @@ type Hierarchy struct {
 	swap bool
 	// missing names what containers would use and the node lacks.
 	missing []string
+
+	// mu orders who raises a pod's CPU quota and who lowers it again.
+	mu sync.Mutex
 }
 
 // Version returns 1 or 2.

@@ -66,7 +66,8 @@ func walk(dir string, depth int, f func(string) error) error {
 }
 
 // Kill ends every process of the group and returns once they are gone. A group
-// that does not exist has none.
+// that does not exist has none. A group is not to be used again after it: on
+// version 2 some kernels (6.12 among them) go on killing what is born into it.
 func (g *Group) Kill() error {
 	deadline := time.Now().Add(endBound)
 	if g.h.v2 && write(filepath.Join(g.dirV2(), "cgroup.kill"), "1") == nil {
@@ -179,6 +180,9 @@ func (g *Group) Remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endBound)
 	defer cancel()
 	wait := firstWait
+	if err := g.RestoreCPU(); err != nil {
+		return err
+	}
 	for {
 		err := g.rmdirs()
 		if err == nil {
