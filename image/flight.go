@@ -20,14 +20,16 @@ type flight struct {
 	done    chan struct{}
 	img     Image
 	err     error
-	waiters int // guarded by flights.mu
+	waiters int  // guarded by flights.mu
+	given   bool // up by the last of them; guarded by flights.mu
 
 	mu       sync.Mutex
 	watchers []func(Progress)
 	last     Progress
 }
 
-// join adds a waiter to the pull of ref, starting it if there is none.
+// join adds a waiter to the pull of ref, starting it if there is none. Of one
+// that was given up already a new waiter sees the end, and comes again.
 func (fs *flights) join(ctx context.Context, ref, auth string, progress func(Progress), run func(context.Context, *flight)) (*flight, error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
@@ -35,10 +37,6 @@ func (fs *flights) join(ctx context.Context, ref, auth string, progress func(Pro
 		return nil, ErrClosed
 	}
 	f, ok := fs.byRef[ref]
-	if ok && f.waiters == 0 {
-		// It is being cancelled; the caller waits for its end and comes again.
-		return f, nil
-	}
 	if !ok {
 		ctx, cancel := context.WithCancel(ctx)
 		f = &flight{auth: auth, cancel: cancel, done: make(chan struct{})}
@@ -58,19 +56,31 @@ func (fs *flights) join(ctx context.Context, ref, auth string, progress func(Pro
 		}()
 	}
 	f.waiters++
-	f.watch(progress)
+	if !f.given {
+		f.watch(progress)
+	}
 	return f, nil
 }
 
-// leave takes a waiter away; the last one ends the pull.
+// leave takes a waiter away. The last one ends the pull, and returns when it
+// has ended; the others leave at once.
 func (fs *flights) leave(f *flight) {
 	fs.mu.Lock()
 	f.waiters--
 	last := f.waiters == 0
+	f.given = f.given || last
 	fs.mu.Unlock()
 	if last {
 		f.cancel()
+		<-f.done
 	}
+}
+
+// gaveUp says whether a pull was ended because nobody waited for it.
+func (fs *flights) gaveUp(f *flight) bool {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return f.given
 }
 
 // wait lets no new pull begin and waits for those under way.

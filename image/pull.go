@@ -66,7 +66,6 @@ func (s *Service) await(ctx context.Context, f *flight, auth string) (img Image,
 	case <-f.done:
 	case <-ctx.Done():
 		s.flights.leave(f)
-		<-f.done
 		return Image{}, false, context.Cause(ctx)
 	}
 	switch {
@@ -74,7 +73,7 @@ func (s *Service) await(ctx context.Context, f *flight, auth string) (img Image,
 		return f.img, false, nil
 	case s.ctx.Err() != nil:
 		return Image{}, false, ErrClosed
-	case errors.Is(f.err, context.Canceled):
+	case s.flights.gaveUp(f):
 		return Image{}, true, nil
 	case errors.Is(f.err, ErrAccess) && f.auth != auth:
 		return Image{}, true, nil

@@ -61,6 +61,9 @@ func (p *patient) RoundTrip(q *http.Request) (*http.Response, error) {
 	if q.Header.Get("Accept-Encoding") != "" {
 		q.Header.Set("Accept-Encoding", "identity")
 	}
+	if first := firstRequest(q); !sameHost(first.URL.Host, q.URL.Host) || first.URL.Scheme != q.URL.Scheme {
+		p.undress(q.Header)
+	}
 	repeatable := (q.Body == nil || q.Body == http.NoBody) && (q.Method == http.MethodGet || q.Method == http.MethodHead)
 	for try := 1; ; try++ {
 		resp, err := p.once(next, q)
@@ -184,6 +187,26 @@ func (p *patient) route(q *http.Request) (http.RoundTripper, error) {
 		return p.next, nil
 	}
 	return p.outside, nil
+}
+
+// firstRequest is the one that redirects led on from.
+func firstRequest(q *http.Request) *http.Request {
+	for q.Response != nil && q.Response.Request != nil {
+		q = q.Response.Request
+	}
+	return q
+}
+
+// undress takes off a request what only the endpoint may see. The standard
+// client does so too, but takes ports of one machine, and all names below the
+// registry's, for the same place, and knows nothing of configured headers.
+func (p *patient) undress(h http.Header) {
+	for _, name := range []string{"Authorization", "Proxy-Authorization", "Cookie"} {
+		h.Del(name)
+	}
+	for name := range p.origin.header {
+		h.Del(name)
+	}
 }
 
 func sameHost(a, b string) bool { return strings.EqualFold(a, b) }
