@@ -40,7 +40,7 @@ type rule struct {
 //
 // The others are for people.
 func rules() []rule {
-	return slices.Concat(podRules(), imageRules(), hostRules(), []rule{
+	return slices.Concat([]rule{{is: among(errStopping), code: codes.Unavailable}}, podRules(), imageRules(), hostRules(), []rule{
 		{is: among(context.Canceled), code: codes.Canceled},
 		{is: among(context.DeadlineExceeded), code: codes.DeadlineExceeded},
 	})

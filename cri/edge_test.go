@@ -32,7 +32,7 @@ func newEdge(t *testing.T, slow time.Duration) (*edge, *bytes.Buffer, *prometheu
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &edge{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})), metrics: m, slow: slow}, &b, r
+	return &edge{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})), metrics: m, slow: slow, life: t.Context()}, &b, r
 }
 
 // What is logged of a call, at which level, and that nothing secret is.
@@ -193,6 +193,53 @@ func TestShutdownEndsEvents(t *testing.T) {
 	}
 }
 
+// A call that outlasts the bound is told why it ends, and by a code that says
+// that it can be made again.
+func TestShutdownTells(t *testing.T) {
+	e, _, _ := newEdge(t, time.Hour)
+	life, end := context.WithCancelCause(t.Context())
+	e.life = life
+	entered := make(chan struct{})
+	g := grpc.NewServer(grpc.UnaryInterceptor(e.unary))
+	g.RegisterService(&grpc.ServiceDesc{ServiceName: "s", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
+		MethodName: "Pull",
+		Handler: func(_ any, ctx context.Context, _ func(any) error, i grpc.UnaryServerInterceptor) (any, error) {
+			return i(ctx, nil, &grpc.UnaryServerInfo{FullMethod: "/s/Pull"}, func(ctx context.Context, _ any) (any, error) {
+				close(entered)
+				<-ctx.Done()
+				return nil, fmt.Errorf("pull x: %w", ctx.Err())
+			})
+		},
+	}}}, struct{}{})
+	s := &Server{grpc: g, closing: make(chan struct{}), life: life, end: end}
+	socket := filepath.Join(t.TempDir(), "s")
+	l, err := Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	p, err := NewProbe(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, p)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- p.conn.Invoke(t.Context(), "/s/Pull", &runtime.VersionRequest{}, &runtime.VersionResponse{})
+	}()
+	<-entered
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.Shutdown(over)
+	if err := <-ended; status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "pull x: context canceled (limpetd is stopping") {
+		t.Errorf("the call ended with %v", err)
+	}
+	if err := <-served; err != nil {
+		t.Errorf("serve: %v", err)
+	}
+}
+
 // Shutdown cancels what does not end within its bound.
 func TestShutdownIsBounded(t *testing.T) {
 	entered, left := make(chan struct{}), make(chan error, 1)
@@ -206,7 +253,7 @@ func TestShutdownIsBounded(t *testing.T) {
 			return ss.Context().Err()
 		},
 	}}}, struct{}{})
-	s := &Server{grpc: g, closing: make(chan struct{})}
+	s := &Server{grpc: g, closing: make(chan struct{}), end: func(error) {}}
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := Listen(socket)
 	if err != nil {

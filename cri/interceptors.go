@@ -22,14 +22,22 @@ type edge struct {
 	log     *slog.Logger
 	metrics *Metrics
 	slow    time.Duration
+	life    context.Context // of the server
 }
 
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	detach := context.AfterFunc(e.life, func() { cancel(context.Cause(e.life)) })
 	done := e.begin(ctx, info.FullMethod, req)
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, e.panicked(info.FullMethod, p)
 		}
+		if err != nil && context.Cause(ctx) == errStopping {
+			err = fmt.Errorf("%w (%w)", err, errStopping)
+		}
+		detach()
+		cancel(nil)
 		err = offered(path.Base(info.FullMethod), toStatus(err))
 		done(resp, err)
 	}()

@@ -2,8 +2,10 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -31,16 +33,26 @@ type Server struct {
 	// closing is closed when the server is asked to end, for the streams
 	// that would otherwise last as long as their client.
 	closing chan struct{}
+	// life is what every call's context ends with; end ends it.
+	life context.Context
+	end  context.CancelCauseFunc
 }
+
+// errStopping is what a call ends with that outlasts the bound of Shutdown.
+var errStopping = errors.New("limpetd is stopping; the call can be made again once it is back")
+
+// endBound is how long calls that have been cancelled may take to say so.
+const endBound = time.Second
 
 // New returns a server that answers with pods and images.
 func New(cfg Config, about About, pods *pod.Manager, images *image.Service, metrics *Metrics, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	e := &edge{log: log, metrics: metrics, slow: cfg.SlowCall}
+	life, end := context.WithCancelCause(context.Background())
+	e := &edge{log: log, metrics: metrics, slow: cfg.SlowCall, life: life}
 	s := &Server{
-		closing: make(chan struct{}),
+		closing: make(chan struct{}), life: life, end: end,
 		grpc: grpc.NewServer(
 			grpc.MaxRecvMsgSize(cfg.MaxMessageBytes),
 			grpc.MaxSendMsgSize(cfg.MaxMessageBytes),
@@ -59,8 +71,9 @@ func New(cfg Config, about About, pods *pod.Manager, images *image.Service, metr
 func (s *Server) Serve(l net.Listener) error { return s.grpc.Serve(l) }
 
 // Shutdown accepts nothing new, lets the calls in flight end, and cancels
-// those that have not when ctx ends. It returns when none is left. It is
-// called once.
+// those that have not when ctx ends: their clients are told that the daemon
+// stops, not that a connection broke. It returns when none is left. It is called
+// once.
 func (s *Server) Shutdown(ctx context.Context) {
 	close(s.closing)
 	done := make(chan struct{})
@@ -70,7 +83,15 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}()
 	select {
 	case <-done:
+		return
 	case <-ctx.Done():
+	}
+	s.end(errStopping)
+	bound := time.NewTimer(endBound)
+	defer bound.Stop()
+	select {
+	case <-done:
+	case <-bound.C:
 		s.grpc.Stop()
 		<-done
 	}

@@ -19,12 +19,16 @@ import (
 // httpTimeout bounds every step of a request for metrics.
 const httpTimeout = 10 * time.Second
 
-// serveHTTP serves metrics and health at address until ctx ends.
-func serveHTTP(ctx context.Context, address string, reg *prometheus.Registry, p *cri.Probe, log *slog.Logger) error {
+func listenHTTP(address string) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return fmt.Errorf("metrics: %w; free the address or change metrics.address", err)
+		return nil, fmt.Errorf("metrics: %w; free the address or change metrics.address", err)
 	}
+	return l, nil
+}
+
+// serveHTTP serves metrics and health until ctx ends.
+func serveHTTP(ctx context.Context, l net.Listener, reg *prometheus.Registry, p *cri.Probe, log *slog.Logger) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{Timeout: httpTimeout}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) {

@@ -125,9 +125,9 @@ func (i *instance) hears(t *testing.T, want string) {
 	}
 }
 
-// The whole life of a daemon: ready, alive, asked, doubled, stopped, and
-// started again over what a killed one left.
-func TestDaemon(t *testing.T) {
+// ground is a folder for a daemon, and a host for it to use.
+func ground(t *testing.T) (dir, host string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
@@ -135,14 +135,15 @@ func TestDaemon(t *testing.T) {
 	if top == "" {
 		top = "../.."
 	}
-	host, err := filepath.Abs(filepath.Join(top, "bin", "limpet-host"))
+	var err error
+	host, err = filepath.Abs(filepath.Join(top, "bin", "limpet-host"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(host); err != nil {
 		t.Skipf("needs make build: %v", err)
 	}
-	dir, err := os.MkdirTemp("", "limpetd-")
+	dir, err = os.MkdirTemp("", "limpetd-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,13 +162,52 @@ func TestDaemon(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	address := freeAddress(t)
+	return dir, host
+}
+
+func configure(t *testing.T, dir, host, address string) string {
+	t.Helper()
 	config := filepath.Join(dir, "c.toml")
 	text := fmt.Sprintf("root = %q\nrun = %q\n[server]\nsocket = %q\n[metrics]\naddress = %q\n[hosts]\npath = %q\ncompile_cgroup = %q\n",
 		filepath.Join(dir, "root"), filepath.Join(dir, "run"), filepath.Join(dir, "s.sock"), address, host, "/"+filepath.Base(dir))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return config
+}
+
+// What makes a daemon useless ends it before it says that it is ready.
+func TestNotReady(t *testing.T) {
+	dir, host := ground(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close() //nolint:errcheck // nobody connects
+	for want, config := range map[string]string{
+		"does not answer as a limpet-host":           configure(t, dir, "/bin/true", ""),
+		"free the address or change metrics.address": configure(t, t.TempDir(), host, taken.Addr().String()),
+	} {
+		i := launch(t, dir, config)
+		if err := i.cmd.Wait(); err == nil || !strings.Contains(i.errs.String(), want) || strings.Contains(i.errs.String(), "limpetd is ready") {
+			t.Errorf("want %q: %v\n%s", want, err, i.errs)
+		}
+		if err := i.told.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, 256)
+		if n, err := i.told.Read(b); err == nil {
+			t.Errorf("systemd was told %s", b[:n])
+		}
+	}
+}
+
+// The whole life of a daemon: ready, alive, asked, doubled, stopped, and
+// started again over what a killed one left.
+func TestDaemon(t *testing.T) {
+	dir, host := ground(t)
+	address := freeAddress(t)
+	config := configure(t, dir, host, address)
 	first := launch(t, dir, config)
 	first.hears(t, "READY=1")
 	first.hears(t, "WATCHDOG=1")
@@ -217,4 +257,21 @@ func get(t *testing.T, url string) string {
 		t.Fatalf("%s: %s, %v", url, r.Status, err)
 	}
 	return string(b)
+}
+
+// The version is semantic whatever the build was stamped with: the kubelet
+// parses it.
+func TestVersion(t *testing.T) {
+	stamped := release
+	t.Cleanup(func() { release = stamped })
+	for given, want := range map[string]string{"": unversioned, "(devel)": unversioned, "v1.2.3": "1.2.3", "1.2.3-rc.1": "1.2.3-rc.1"} {
+		release = given
+		got := version()
+		if given == "" && got != want && strings.HasPrefix(got, "0.0.0-") {
+			continue // git has stamped this test
+		}
+		if got != want {
+			t.Errorf("stamped with %q it is %q, want %q", given, got, want)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"os/signal"
 	"path/filepath"
 	"slices"
@@ -52,6 +53,11 @@ func run(s settings, log *slog.Logger) (err error) {
 	}
 	defer closing(&err, hosts.Close)
 
+	engine, err := hosts.EngineKey(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("hosts: %s does not answer as a limpet-host: %w; install the one that was built with this limpetd, or set hosts.path", s.hosts.HostPath, err)
+	}
+
 	images, err := image.New(ctx, s.images, hosts, log)
 	if err != nil {
 		return err
@@ -76,7 +82,7 @@ func run(s settings, log *slog.Logger) (err error) {
 		registry.Register(collectors.NewGoCollector()), registry.Register(collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))); err != nil {
 		return err
 	}
-	server, err := cri.New(s.server, about(ctx, s, hosts, groups), pods, images, metrics, log)
+	server, err := cri.New(s.server, about(s, engine, groups), pods, images, metrics, log)
 	if err != nil {
 		return err
 	}
@@ -95,11 +101,17 @@ func serve(ctx context.Context, s settings, server *cri.Server, registry *promet
 		return errors.Join(err, listener.Close())
 	}
 	defer probe.Close() //nolint:errcheck // a client connection to ourselves
+	var web net.Listener
+	if s.metrics != "" {
+		if web, err = listenHTTP(s.metrics); err != nil {
+			return errors.Join(err, listener.Close())
+		}
+	}
 
 	parts, ctx := errgroup.WithContext(ctx)
 	parts.Go(func() error { return server.Serve(listener) })
-	if s.metrics != "" {
-		parts.Go(func() error { return serveHTTP(ctx, s.metrics, registry, probe, log) })
+	if web != nil {
+		parts.Go(func() error { return serveHTTP(ctx, web, registry, probe, log) })
 	}
 	parts.Go(func() error { return watchdog(ctx, probe, log) })
 	parts.Go(func() error {
@@ -117,8 +129,8 @@ func serve(ctx context.Context, s settings, server *cri.Server, registry *promet
 }
 
 // about gathers what the server tells of this node.
-func about(ctx context.Context, s settings, hosts *shim.Supervisor, groups *cgroup.Hierarchy) cri.About {
-	a := cri.About{
+func about(s settings, engine string, groups *cgroup.Hierarchy) cri.About {
+	return cri.About{
 		Version:        version(),
 		Handlers:       slices.Sorted(maps.Keys(s.pods.Handlers)),
 		DefaultHandler: s.pods.DefaultHandler,
@@ -126,14 +138,9 @@ func about(ctx context.Context, s settings, hosts *shim.Supervisor, groups *cgro
 			"root": s.pods.Root, "run": s.pods.Run, "host": s.hosts.HostPath,
 			"handlers": strings.Join(slices.Sorted(maps.Keys(s.pods.Handlers)), " "),
 			"cgroups":  fmt.Sprintf("version %d", groups.Version()),
+			"engine":   engine,
 		},
 	}
-	engine, err := hosts.EngineKey(ctx, nil)
-	if err != nil {
-		engine = fmt.Sprintf("unknown: %v", err)
-	}
-	a.Details["engine"] = engine
-	return a
 }
 
 // closing closes a part and keeps the first error.
