@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"path"
@@ -33,7 +34,7 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		if p := recover(); p != nil {
 			resp, err = nil, e.panicked(info.FullMethod, p)
 		}
-		if err != nil && context.Cause(ctx) == errStopping {
+		if err != nil && context.Cause(ctx) == errStopping && !errors.Is(err, errStopping) {
 			err = fmt.Errorf("%w (%w)", err, errStopping)
 		}
 		detach()
