@@ -24,7 +24,7 @@ func byHand(n *node.Node, keep bool) error {
 	if err := writeJSON(container, c); err != nil {
 		return err
 	}
-	when := "With make demo KEEP=1 everything stays, and these lines do the same by hand:"
+	when := "make demo KEEP=1 leaves everything running, and such lines do the same by hand:"
 	if keep {
 		when = "These lines do the same by hand, in another terminal:"
 	}
@@ -40,6 +40,8 @@ func byHand(n *node.Node, keep bool) error {
   crictl logs $CTR
   crictl inspect $CTR
   crictl stopp $POD && crictl rmp $POD
+
+(crictl is part of cri-tools; test/peers.sh build/peers crictl builds one.)
 `, when, n.Socket, ref, pod, container, pod)
 	return nil
 }

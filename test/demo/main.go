@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,6 +33,8 @@ func main() {
 	}
 }
 
+var errInterrupted = errors.New("interrupted")
+
 func run(ctx context.Context, keep bool) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("needs root: limpetd makes namespaces, cgroups and mounts for its pods")
@@ -47,12 +50,14 @@ func run(ctx context.Context, keep bool) (err error) {
 		if e := n.Close(); e != nil && err == nil {
 			err = e
 		}
-		if err == nil {
+		if err == nil || errors.Is(err, errInterrupted) {
 			fmt.Printf("\nCleaned up: no process, mount, cgroup or file is left of it.\n")
 		}
 	}()
 	fmt.Printf("limpetd answers on %s (%s after its start), a registry on %s.\n\n", n.Socket, short(time.Since(begin)), n.Registry)
-	if err := show(limit, n); err != nil {
+	if err := show(limit, n); ctx.Err() != nil {
+		return errInterrupted
+	} else if err != nil {
 		return fmt.Errorf("%w\nlimpetd's log says:\n%s", err, n.LogTail())
 	}
 	if err := byHand(n, keep); err != nil {
@@ -77,7 +82,7 @@ func show(ctx context.Context, n *node.Node) error {
 			return err
 		}
 	}
-	fmt.Printf("\nSix pods, each from RunPodSandbox, CreateContainer and StartContainer:\n\n")
+	fmt.Print(legend)
 	header()
 	bad := 0
 	for i := range acts {
@@ -91,5 +96,6 @@ func show(ctx context.Context, n *node.Node) error {
 	if bad > 0 {
 		return fmt.Errorf("%d of %d pods did not end as they should", bad, len(acts))
 	}
+	fmt.Printf("\nAll %d ended as they should.\n", len(acts))
 	return nil
 }

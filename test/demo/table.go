@@ -8,11 +8,19 @@ import (
 	"time"
 )
 
-const columns = "%-7s %-36s %-7s %4s  %-10s %9s  %9s\n"
+const columns = "%-7s %-36s %-7s %4s  %-10s %10s  %9s\n"
+
+const legend = `
+Six pods, one after the other. STARTED IN is the time that RunPodSandbox,
+CreateContainer and StartContainer took together, RAN FOR that from the guest's
+start to its end. "log" is what the guest wrote (kubectl logs), "message" what
+kubectl describe would show. An exit code above 128 is 128 and the number of a
+signal, as in a shell: 134 for an abort, 143 for SIGTERM.
+
+`
 
 func header() {
-	fmt.Printf(columns, "POD", "WHAT IT DOES", "STATE", "EXIT", "REASON", "RUNNING", "RAN FOR")
-	fmt.Printf(columns, "", "", "", "", "", "after", "")
+	fmt.Printf(columns, "POD", "WHAT IT DOES", "STATE", "EXIT", "REASON", "STARTED IN", "RAN FOR")
 }
 
 // row prints what became of the pod and reports whether that is what should.

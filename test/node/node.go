@@ -128,6 +128,9 @@ func (n *Node) StartDaemon(ctx context.Context) error {
 	}
 	cmd := exec.Command(filepath.Join(n.Bin, "limpetd"), "--config", n.ConfigFile())
 	cmd.Stdout, cmd.Stderr = f, f
+	// Ctrl-C in a terminal goes to a whole process group. It is for whoever
+	// started the node, and needs limpetd to clean up.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		f.Close()
 		return err
@@ -212,10 +215,25 @@ func (n *Node) PushGuest(ctx context.Context, guest string) (string, error) {
 	return n.Push(ctx, filepath.Join(n.Guests, guest+".wasm"), guest+":1")
 }
 
-// Close removes every pod, ends what was started and removes the folder.
+// alive reports whether limpetd runs.
+func (n *Node) alive() bool {
+	if n.daemon == nil {
+		return false
+	}
+	select {
+	case <-n.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Close removes every pod, ends what was started and removes the folder. A
+// limpetd that is gone already leaves hosts behind: those are killed. A second
+// Close does nothing.
 func (n *Node) Close() error {
 	var errs []error
-	if n.daemon != nil && n.Client != nil {
+	if n.alive() && n.Client != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		errs = append(errs, n.Client.RemoveAll(ctx))
 		cancel()
@@ -223,10 +241,11 @@ func (n *Node) Close() error {
 	errs = append(errs, n.StopDaemon(syscall.SIGTERM))
 	if n.Client != nil {
 		errs = append(errs, n.Client.Close())
+		n.Client = nil
 	}
 	if n.registry != nil {
 		n.registry.Close()
 	}
-	errs = append(errs, removeCgroups(n.Cgroup), unmountBelow(n.Dir), os.RemoveAll(n.Dir))
+	errs = append(errs, killCgroup(n.Cgroup), removeCgroups(n.Cgroup), unmountBelow(n.Dir), os.RemoveAll(n.Dir))
 	return errors.Join(errs...)
 }
