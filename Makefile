@@ -15,40 +15,47 @@ FUZZTIME_LONG ?= 60s
 SUITE   ?=
 # KEEP=1 leaves what make demo started until Ctrl-C.
 KEEP    ?=
+# VERSION=1.2.3 stamps a version where git cannot say it (a source archive).
+VERSION ?=
 
 SHELL := /bin/sh
 B     := build
 need  := ./test/need.sh
+link  := ./test/static.sh
 PURE  := CGO_ENABLED=0
 CGO   := CGO_ENABLED=1
 BUILD := $(GO) build -trimpath
 HOSTBUILD := $(BUILD) $(if $(PIE),-buildmode=pie)
 EXTLD := $(if $(PIE),-static-pie,-static) -Wl,--gc-sections
 ifneq ($(WASMTIME_LIB),)
-HOSTBUILD := CGO_LDFLAGS="-L$(abspath $(WASMTIME_LIB))" $(HOSTBUILD) -tags wasmtime_external
+HOSTBUILD := env CGO_LDFLAGS="-L$(abspath $(WASMTIME_LIB))" $(HOSTBUILD) -tags wasmtime_external
 ENGINE := -X github.com/limpet-cri/limpet/wasm/wasmtime.engineBuild=$(shell sha256sum $(WASMTIME_LIB)/libwasmtime.a | cut -c1-16)
 endif
+LDFLAGS := -ldflags "-s -w$(if $(VERSION), -X main.release=$(VERSION))"
 HOSTFLAGS := -ldflags "-s -w -linkmode=external -extldflags '$(EXTLD)' $(ENGINE)"
 GOFILES = $$(git ls-files --cached --others --exclude-standard '*.go')
 # Tests find the binaries and the guests here.
 export LIMPET_BUILD := $(abspath .)
 
-.PHONY: help build reproducible demo test e2e bench fuzz lint wasi-suite guests arm64 install uninstall clean need-cc need-root
+.PHONY: help build reproducible demo test e2e bench fuzz lint wasi-suite guests arm64 install uninstall clean need-go need-cc need-root
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-need-cc:
-	@$(need) $(GO)=golang gcc=gcc /usr/include/stdlib.h=libc6-dev git=git
+need-go:
+	@./test/need-go.sh $(GO)
+
+need-cc: need-go
+	@$(need) gcc=gcc /usr/include/stdlib.h=libc6-dev git=git
 
 need-root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root: limpetd makes namespaces, cgroups and mounts for its pods. Run it as root." >&2; exit 1; }
 
 build: need-cc ## bin/limpetd, bin/limpet-host, bin/limpet
 	@mkdir -p bin
-	$(PURE) $(BUILD) -ldflags "-s -w" -o bin/limpetd ./cmd/limpetd
-	$(CGO) $(HOSTBUILD) $(HOSTFLAGS) -o bin/limpet-host ./cmd/limpet-host
-	$(PURE) $(BUILD) -ldflags "-s -w" -o bin/limpet ./cmd/limpet
+	$(PURE) $(BUILD) $(LDFLAGS) -o bin/limpetd ./cmd/limpetd
+	$(CGO) $(link) $(HOSTBUILD) $(HOSTFLAGS) -o bin/limpet-host ./cmd/limpet-host
+	$(PURE) $(BUILD) $(LDFLAGS) -o bin/limpet ./cmd/limpet
 
 reproducible: build ## build again in another folder and compare
 	@test/reproducible.sh
@@ -79,7 +86,8 @@ fuzz: need-cc $(B)/bin/suite ## each fuzz target for a minute (FUZZTIME_LONG=...
 e2e: need-root need-cc $(B)/bin/suite ## crictl and a stock kubelet against limpetd
 	@$(need) ip=iproute2
 	@$(MAKE) --no-print-directory build guests
-	@test/peers.sh $(B)/peers crictl kubelet
+	@rm -f $(B)/sums/e2e
+	@test/peers.sh $(B)/peers crictl kubelet || { $(B)/bin/suite sum e2e; exit 1; }
 	@$(B)/bin/suite test e2e -tags e2e -count=1 -timeout 20m ./test/e2e ; $(B)/bin/suite sum e2e
 
 bench: need-root need-cc ## Limpet beside containerd and runc: build/bench/pods.json
@@ -97,17 +105,17 @@ lint: need-cc ## gofmt, go vet, staticcheck
 	@$(CGO) $(B)/bin/staticcheck -tags e2e ./...
 	@echo "lint: clean"
 
-wasi-suite: $(B)/bin/suite need-cc ## SUITE=DIR: the preview 1 programs of WebAssembly/wasi-testsuite
+wasi-suite: need-cc $(B)/bin/suite ## SUITE=DIR: the preview 1 programs of WebAssembly/wasi-testsuite
 	@[ -n "$(SUITE)" ] || { echo "make wasi-suite SUITE=DIR: a checkout of WebAssembly/wasi-testsuite" >&2; exit 1; }
 	@WASI_TESTSUITE=$(abspath $(SUITE)) $(B)/bin/suite test wasi-suite -count=1 -run '^TestWasiTestsuite$$' ./wasm/... ./shim/... ; $(B)/bin/suite sum wasi-suite
 
 ARM := GOARCH=arm64 CC=aarch64-linux-gnu-gcc
-arm64: $(B)/bin/suite ## cross-build for arm64, run the engine's tests under qemu-user
+arm64: need-go $(B)/bin/suite ## cross-build for arm64, run the engine's tests under qemu-user
 	@$(need) aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu /usr/aarch64-linux-gnu/include/stdlib.h=libc6-dev-arm64-cross qemu-aarch64=qemu-user
 	@mkdir -p $(B)/arm64
-	$(ARM) $(PURE) $(BUILD) -ldflags "-s -w" -o $(B)/arm64/limpetd ./cmd/limpetd
-	$(ARM) $(CGO) $(HOSTBUILD) $(HOSTFLAGS) -o $(B)/arm64/limpet-host ./cmd/limpet-host
-	$(ARM) $(PURE) $(BUILD) -ldflags "-s -w" -o $(B)/arm64/limpet ./cmd/limpet
+	$(ARM) $(PURE) $(BUILD) $(LDFLAGS) -o $(B)/arm64/limpetd ./cmd/limpetd
+	$(ARM) $(CGO) $(link) $(HOSTBUILD) $(HOSTFLAGS) -o $(B)/arm64/limpet-host ./cmd/limpet-host
+	$(ARM) $(PURE) $(BUILD) $(LDFLAGS) -o $(B)/arm64/limpet ./cmd/limpet
 	@$(ARM) $(CGO) $(B)/bin/suite test arm64 -exec "qemu-aarch64 -L /usr/aarch64-linux-gnu" ./wasm/wasmtime ; $(B)/bin/suite sum arm64
 
 install: build ## to PREFIX (/usr/local), with the unit and the default config

@@ -112,12 +112,23 @@ func newLogger(f logFile, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, o))
 }
 
-// version is what the build was stamped with: the tag, or a pseudo-version
-// with the commit. The kubelet wants a semantic version.
+// release is the version that make build VERSION=... stamps in, for builds that
+// git cannot tell it to.
+var release string
+
+// unversioned is a build outside of git without one: a semantic version,
+// because the kubelet wants that.
+const unversioned = "0.0.0-unversioned"
+
+// version is what the build was stamped with: the release, else what git says,
+// a tag or a pseudo-version with the commit.
 func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" || info.Main.Version == "(devel)" {
-		return "0.0.0-devel"
+	v := release
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
 	}
-	return strings.TrimPrefix(info.Main.Version, "v")
+	if v == "" || v == "(devel)" {
+		return unversioned
+	}
+	return strings.TrimPrefix(v, "v")
 }
