@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	crierrors "k8s.io/cri-api/pkg/errors"
@@ -40,7 +41,11 @@ type rule struct {
 //
 // The others are for people.
 func rules() []rule {
-	return slices.Concat([]rule{{is: among(errStopping), code: codes.Unavailable}}, podRules(), imageRules(), hostRules(), []rule{
+	return slices.Concat([]rule{
+		{is: among(errStopping), code: codes.Unavailable},
+		// Whatever was being done, this is what is to be seen to.
+		{is: among(unix.ENOSPC, unix.EDQUOT), code: codes.ResourceExhausted, prefix: "no room left on the node (limpetd's root or run folder): "},
+	}, podRules(), imageRules(), hostRules(), []rule{
 		{is: among(context.Canceled), code: codes.Canceled},
 		{is: among(context.DeadlineExceeded), code: codes.DeadlineExceeded},
 	})

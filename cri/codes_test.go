@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -196,7 +197,9 @@ func TestCodes(t *testing.T) {
 		{fmt.Errorf("wait: %w", context.Canceled), codes.Canceled, "wait: context canceled"},
 		{fmt.Errorf("wait: %w", context.DeadlineExceeded), codes.DeadlineExceeded, "wait: context deadline exceeded"},
 		{status.Error(codes.Unimplemented, "no"), codes.Unimplemented, "no"},
-		{errors.New("disk full"), codes.Internal, "disk full"},
+		{errors.New("odd"), codes.Internal, "odd"},
+		{fmt.Errorf("pull a/b: %w: %w", image.ErrCompile, unix.ENOSPC), codes.ResourceExhausted,
+			"no room left on the node (limpetd's root or run folder): pull a/b: module does not compile: no space left on device"},
 	} {
 		s := status.Convert(toStatus(c.err))
 		if s.Code() != c.code || s.Message() != c.text {

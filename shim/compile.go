@@ -245,6 +245,9 @@ func (s *Supervisor) judge(ws unix.WaitStatus, text string, group *cgroup.Group,
 	if ws.Signaled() && (ws.Signal() == unix.SIGKILL || ws.Signal() == unix.SIGXCPU) {
 		return fmt.Errorf("%w: it took longer than %v", ErrCompileTime, limit)
 	}
+	if rest, full := strings.CutSuffix(text, ": "+unix.ENOSPC.Error()); full && ws.Exited() {
+		return fmt.Errorf("%w: compiler: %s: %w", ErrHostFailed, rest, unix.ENOSPC)
+	}
 	if ws.Exited() && ws.ExitStatus() == exitChildFailed {
 		return fmt.Errorf("%w: compiler: %s", ErrHostFailed, text)
 	}

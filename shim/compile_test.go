@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/wasm/wasmtime"
 )
@@ -73,6 +75,22 @@ func hostile(functions uint32) []byte {
 	m = append(m, section(1, []byte("\x01\x60\x00\x00"))...)
 	m = append(m, section(3, append(leb(functions), make([]byte, functions)...))...)
 	return append(m, section(10, append(leb(functions), bytes.Repeat([]byte("\x02\x00\x0b"), int(functions))...))...)
+}
+
+// A disk that is full is told as such: it is not the module's fault.
+func TestCompileFullDisk(t *testing.T) {
+	n := newNode(t)
+	in, out := n.files(hostile(10))
+	defer in.Close()
+	defer out.Close()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	if err := n.sup.Compile(context.Background(), in, full, nil); !errors.Is(err, unix.ENOSPC) || !errors.Is(err, shim.ErrHostFailed) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestCompileFails(t *testing.T) {

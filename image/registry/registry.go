@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
@@ -330,6 +331,8 @@ func classify(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 	case errors.Is(err, ErrTooLarge):
 		return err
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return err // our disk's fault, and no other try helps
 	case errors.Is(err, docker.ErrInvalidAuthorization):
 		return fmt.Errorf("%w: %w", ErrAccess, err)
 	case errors.As(err, &status):

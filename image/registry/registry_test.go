@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,19 @@ import (
 
 	"github.com/limpet-cri/limpet/image/reference"
 )
+
+// A full disk is not the registry's fault, and no other try helps.
+func TestFullDisk(t *testing.T) {
+	for err, down := range map[error]bool{
+		&os.PathError{Op: "write", Path: "/x", Err: syscall.ENOSPC}:     false,
+		&os.PathError{Op: "write", Path: "/x", Err: syscall.EDQUOT}:     false,
+		&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}: true,
+	} {
+		if got := classify(t.Context(), err); errors.Is(got, ErrUnavailable) != down || !errors.Is(got, errors.Unwrap(err)) {
+			t.Errorf("%v became %v", err, got)
+		}
+	}
+}
 
 var manifest = []byte(`{"schemaVersion":2}`)
 
