@@ -60,10 +60,23 @@ func (s *Service) compileFor(ctx context.Context, e *entry, m Module, proposals 
 
 // compiled returns the path of a module's code.
 func (s *Service) compiled(ctx context.Context, e *entry, m Module, proposals []string) (string, error) {
-	return s.code.Code(ctx, e.manifest.Digest, precompile.Module{
-		Digest: digest.Digest(m.Digest),
+	d := digest.Digest(m.Digest)
+	path, err := s.code.Code(ctx, e.manifest.Digest, precompile.Module{
+		Digest: d,
 		Open:   func() (*os.File, error) { return s.openModule(ctx, e, m) },
 	}, proposals)
+	switch {
+	case !errors.Is(err, precompile.ErrDamaged):
+		return path, err
+	case !m.Layer:
+		// Its folder may be under a container's feet.
+		return "", fmt.Errorf("%w; remove the image and its containers, and pull it again", err)
+	}
+	if derr := s.store.Discard(ctx, d); derr != nil {
+		return "", errors.Join(err, derr)
+	}
+	s.dropDamaged(d)
+	return "", fmt.Errorf("%w; it was thrown away, pull the image again", err)
 }
 
 // openModule opens the bytes of a module: the blob's file, or one in the

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/limpet-cri/limpet/image/artifact"
+	"github.com/limpet-cri/limpet/image/content"
 	"github.com/limpet-cri/limpet/image/registry"
 )
 
@@ -155,8 +156,18 @@ func (s *Service) fetchBlob(ctx context.Context, src source, d ocispec.Descripto
 
 func (s *Service) fetchOnce(ctx context.Context, src source, d ocispec.Descriptor) error {
 	err := remotes.Fetch(ctx, s.store.Blobs(), counting{src.fetcher, src.progress}, d)
+	if errdefs.IsAlreadyExists(err) {
+		if err = s.present(ctx, d); errors.Is(err, content.ErrDamaged) || errdefs.IsNotFound(err) {
+			err = remotes.Fetch(ctx, s.store.Blobs(), counting{src.fetcher, src.progress}, d)
+		} else {
+			return err
+		}
+	}
 	switch {
-	case err == nil, errdefs.IsAlreadyExists(err):
+	case err == nil:
+		s.store.Trust(d.Digest)
+		return nil
+	case errdefs.IsAlreadyExists(err):
 		return nil
 	case errdefs.IsFailedPrecondition(err), errdefs.IsOutOfRange(err):
 		// What came is not what was promised. It must not stay: every later
@@ -171,6 +182,23 @@ func (s *Service) fetchOnce(ctx context.Context, src source, d ocispec.Descripto
 		}
 	}
 	return fmt.Errorf("fetch blob %s of %d bytes: %w", d.Digest, d.Size, registry.Classify(ctx, err))
+}
+
+// present makes sure that a blob that is there already is what was asked for.
+// What a disk did to it since it came would else be compiled, or refused, at
+// every pull from now on.
+func (s *Service) present(ctx context.Context, d ocispec.Descriptor) error {
+	if err := s.store.Verify(ctx, d.Digest); err != nil {
+		return err
+	}
+	i, err := s.store.Blobs().Info(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	if i.Size != d.Size {
+		return fmt.Errorf("%w: blob %s has %d bytes, and its descriptor says %d", ErrInvalidImage, d.Digest, i.Size, d.Size)
+	}
+	return nil
 }
 
 // abort throws away what came of a blob.

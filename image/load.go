@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -95,15 +96,29 @@ func (s *Service) manifest(ctx context.Context, target ocispec.Descriptor) (ocis
 	return md, m, err
 }
 
+// read returns a small blob whose bytes are what its digest says, each time
+// that it is read: what an image is depends on them.
 func (s *Service) read(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 	if d.Size > artifact.MaxManifest {
 		return nil, fmt.Errorf("%w: blob %s of %d bytes", ErrTooLarge, d.Digest, d.Size)
 	}
-	b, err := blobs.ReadBlob(ctx, s.store.Blobs(), d)
+	ra, err := s.store.Blobs().ReaderAt(ctx, d)
 	if err != nil {
 		return nil, fmt.Errorf("read blob %s: %w", d.Digest, err)
 	}
-	return b, nil
+	defer ra.Close()
+	// Never more than the descriptor says, whatever is on the disk.
+	b, err := io.ReadAll(io.NewSectionReader(ra, 0, d.Size))
+	if err != nil {
+		return nil, fmt.Errorf("read blob %s: %w", d.Digest, err)
+	}
+	if d.Digest.Algorithm().FromBytes(b) == d.Digest {
+		return b, nil
+	}
+	if err := s.store.Verify(ctx, d.Digest); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: blob %s has other bytes than the %d that its descriptor tells of", ErrInvalidImage, d.Digest, d.Size)
 }
 
 func (s *Service) classify(ctx context.Context, m ocispec.Manifest) (artifact.Artifact, error) {

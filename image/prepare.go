@@ -115,26 +115,21 @@ func (s *Service) prepare(ctx context.Context, e *entry, argv0 string, proposals
 	return p, nil
 }
 
-// verify makes sure, after an unclean end of the machine, that the image's
-// blobs are what their digests say. A damaged image leaves the list, so that
-// it is pulled again.
+// verify makes sure, while blobs may be damaged by an unclean end of the
+// machine, that the image's are what their digests say. A damaged image leaves
+// the list, so that it is pulled again.
 func (s *Service) verify(ctx context.Context, e *entry) error {
 	if !s.store.Unclean() {
 		return nil
 	}
 	for _, d := range append([]ocispec.Descriptor{e.manifest, e.config}, e.layers...) {
-		err := s.store.Verify(ctx, d)
-		if err == nil {
-			continue
-		}
+		err := s.store.Verify(ctx, d.Digest)
 		if errors.Is(err, content.ErrDamaged) || errdefs.IsNotFound(err) {
-			s.mu.Lock()
-			for _, n := range s.known.names(e.img.ID) {
-				s.known.dropName(n)
-			}
-			s.mu.Unlock()
+			s.dropDamaged(d.Digest)
 		}
-		return err
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

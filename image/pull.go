@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/limpet-cri/limpet/image/content"
+	"github.com/limpet-cri/limpet/image/precompile"
 	"github.com/limpet-cri/limpet/image/reference"
 	"github.com/limpet-cri/limpet/image/registry"
 	"github.com/limpet-cri/limpet/image/unpack"
@@ -273,7 +274,7 @@ func mean(err error) error {
 		return meant{err, ErrTooLarge}
 	case errors.Is(err, unpack.ErrInvalid) && !errors.Is(err, ErrInvalidImage):
 		return meant{err, ErrInvalidImage}
-	case errors.Is(err, content.ErrDamaged):
+	case errors.Is(err, content.ErrDamaged), errors.Is(err, precompile.ErrDamaged):
 		return meant{err, ErrDamaged}
 	}
 	return err

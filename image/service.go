@@ -34,8 +34,9 @@ type Service struct {
 	ctx context.Context
 	end context.CancelFunc
 
-	flights flights
-	blobs   keyed
+	flights    flights
+	blobs      keyed
+	background sync.WaitGroup
 
 	naming sync.Mutex
 
@@ -46,6 +47,15 @@ type Service struct {
 // New opens the service: what a crash left is cleaned, what an unclean end of
 // the machine damaged is thrown away, and the list of images is read.
 func New(ctx context.Context, cfg Config, compiler precompile.Compiler, log *slog.Logger) (*Service, error) {
+	s, err := unsettled(ctx, cfg, compiler, log)
+	if err == nil {
+		s.background.Go(func() { s.settle(s.ctx) })
+	}
+	return s, err
+}
+
+// unsettled opens the service without what follows a start.
+func unsettled(ctx context.Context, cfg Config, compiler precompile.Compiler, log *slog.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -98,5 +108,6 @@ func quiet() {
 func (s *Service) Close() error {
 	s.end()
 	s.flights.wait()
+	s.background.Wait()
 	return s.store.Close()
 }

@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -16,16 +17,11 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	bolt "go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // collectEvery is how often the collector runs without being asked: leases of
 // pulls that were given up expire, and somebody has to notice.
 const collectEvery = time.Hour
-
-func isTimeout(err error) bool {
-	return errors.Is(err, bolterrors.ErrTimeout)
-}
 
 // Start cleans what a crash left, checks sizes after an unclean end of the
 // machine, and starts the collector. It returns the digests of the blobs that
@@ -42,7 +38,7 @@ func (s *Store) Start(ctx context.Context) (damaged []digest.Digest, err error) 
 	if err := s.cleanIngests(); err != nil {
 		return nil, fmt.Errorf("clean ingests: %w", err)
 	}
-	if s.unclean {
+	if s.Unclean() {
 		if damaged, err = s.checkSizes(ctx); err != nil {
 			return nil, fmt.Errorf("check blobs after an unclean end: %w", err)
 		}
@@ -219,4 +215,9 @@ func (s *Store) collector(ctx context.Context) {
 			s.log.Warn("garbage of images was not collected", "error", err)
 		}
 	}
+}
+
+func uvarint(b []byte) (uint64, bool) {
+	n, w := binary.Uvarint(b)
+	return n, w > 0
 }

@@ -9,8 +9,9 @@
 // does not know what an image means.
 //
 // Lock order: Store.collecting is held over one collection and nothing else of
-// this package; holds has an order of its own; Store.mu guards the set of
-// verified digests and is held for moments only.
+// this package; holds has an order of its own; a blob's lock in verifying comes
+// before Store.mu, which guards the set of verified digests and is held for
+// moments only.
 package content
 
 import (
@@ -21,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -70,7 +72,7 @@ type Store struct {
 	raw     content.Store
 	rawSn   snapshots.Snapshotter
 	snName  string
-	unclean bool
+	unclean atomic.Bool
 
 	holds      holds
 	collecting sync.Mutex
@@ -78,8 +80,9 @@ type Store struct {
 	stop       context.CancelFunc
 	done       chan struct{}
 
-	mu       sync.Mutex
-	verified map[digest.Digest]struct{}
+	verifying locks
+	mu        sync.Mutex
+	verified  map[digest.Digest]struct{}
 }
 
 // Open opens the store under cfg.Root. Register follows, then Start.
@@ -98,7 +101,8 @@ func Open(cfg Config, log *slog.Logger) (*Store, error) {
 	if moveErr != nil {
 		return nil, fmt.Errorf("%w; setting it aside: %w", err, moveErr)
 	}
-	log.Error("image store was damaged and set aside; images will be pulled again", "error", err, "aside", aside)
+	log.Error("image store was damaged and set aside; images will be pulled again. The folder can be deleted once no container of before runs",
+		"error", err, "aside", aside)
 	return open(cfg, log)
 }
 
@@ -108,12 +112,23 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{root: cfg.Root, log: log, bolt: bdb, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
+	s.verifying.held = map[digest.Digest]chan struct{}{}
 	ok := false
 	defer func() {
 		if !ok {
 			bdb.Close()
 		}
 	}()
+	unclean, err := beginBoot(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	s.unclean.Store(unclean)
+	if unclean {
+		if err := readAll(bdb); err != nil {
+			return nil, err
+		}
+	}
 	if s.raw, err = local.NewStore(filepath.Join(cfg.Root, "content")); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
@@ -122,9 +137,6 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	}
 	s.db = metadata.NewDB(bdb, s.raw, map[string]snapshots.Snapshotter{s.snName: s.rawSn})
 	if err := initDB(s.db); err != nil {
-		return nil, err
-	}
-	if s.unclean, err = beginBoot(cfg.Root); err != nil {
 		return nil, err
 	}
 	ok = true
@@ -151,64 +163,6 @@ func (s *Store) openSnapshotter(cfg Config) (err error) {
 		return fmt.Errorf("open snapshotter %s: %w", s.snName, err)
 	}
 	return nil
-}
-
-// errDamaged marks a database that bbolt cannot read.
-var errDamaged = errors.New("image database is damaged")
-
-// openBolt opens the database. An empty file would open as an empty database,
-// after which the collector would delete every blob; a torn one makes bbolt
-// panic. Both are errDamaged.
-func openBolt(path string) (db *bolt.DB, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			db, err = nil, fmt.Errorf("%w: %s: %v", errDamaged, path, p)
-		}
-	}()
-	if fi, err := os.Stat(path); err == nil && fi.Size() == 0 {
-		return nil, fmt.Errorf("%w: %s is empty", errDamaged, path)
-	}
-	o := *bolt.DefaultOptions
-	o.Timeout = openTimeout
-	db, err = bolt.Open(path, 0o600, &o)
-	switch {
-	case err == nil:
-		return db, nil
-	case isTimeout(err):
-		return nil, fmt.Errorf("%w: %s is locked", ErrInUse, path)
-	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("open image database: %w", err)
-	default:
-		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
-	}
-}
-
-func initDB(db *metadata.DB) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v", errDamaged, p)
-		}
-	}()
-	if err := db.Init(context.Background()); err != nil {
-		return fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return nil
-}
-
-// setAside moves everything of root into a folder of its own below it. The
-// files stay where open descriptors and mounts find them.
-func setAside(root string) (string, error) {
-	aside := filepath.Join(root, "damaged-"+time.Now().UTC().Format("20060102T150405.000000000"))
-	if err := os.Mkdir(aside, 0o700); err != nil {
-		return "", err
-	}
-	for _, name := range []string{"meta.db", "content", "overlay", "native", "code"} {
-		err := os.Rename(filepath.Join(root, name), filepath.Join(aside, name))
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-	}
-	return aside, nil
 }
 
 // Register makes the collector look after a resource of another package.
@@ -253,5 +207,5 @@ func (s *Store) Close() error {
 	}
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
-	return errors.Join(s.db.Close(), s.rawSn.Close(), s.bolt.Close(), endBoot(s.root))
+	return errors.Join(s.db.Close(), s.rawSn.Close(), s.bolt.Close(), endBoot(s.root, s.Unclean()))
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -37,6 +38,10 @@ const DefaultTimeout = 5 * time.Minute
 
 // ErrCompile: the compiler did not accept the module, or failed.
 var ErrCompile = errors.New("module does not compile")
+
+// ErrDamaged: what was opened as a module has other bytes than its digest
+// says. Their code would be everybody's who names that digest.
+var ErrDamaged = errors.New("module is damaged")
 
 // Module is what is compiled.
 type Module struct {
@@ -225,6 +230,9 @@ func (c *Cache) make(ctx context.Context, name string, m Module, proposals []str
 		return "", fmt.Errorf("open module %s: %w", m.Digest, err)
 	}
 	defer in.Close()
+	if err := genuine(in, m.Digest); err != nil {
+		return "", err
+	}
 	tmp, err := os.CreateTemp(c.dir, tmpPrefix+"*")
 	if err != nil {
 		return "", fmt.Errorf("compile module %s: %w", m.Digest, err)
@@ -247,6 +255,21 @@ func (c *Cache) make(ctx context.Context, name string, m Module, proposals []str
 	}
 	c.log.Debug("module compiled", "module", m.Digest.String(), "took", time.Since(started).String())
 	return path, nil
+}
+
+// genuine reads a module before the compiler does, and leaves it at its start.
+func genuine(f *os.File, d digest.Digest) error {
+	v := d.Verifier()
+	if _, err := io.Copy(v, f); err != nil {
+		return fmt.Errorf("read module %s: %w", d, err)
+	}
+	if !v.Verified() {
+		return fmt.Errorf("%w: its bytes have another digest than %s", ErrDamaged, d)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return fmt.Errorf("read module %s: %w", d, err)
+	}
+	return nil
 }
 
 func (c *Cache) compile(ctx context.Context, name string, in, out *os.File, m Module, proposals []string) error {

@@ -1,0 +1,104 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/metadata"
+	bolt "go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
+)
+
+// errDamaged marks a database that bbolt cannot read.
+var errDamaged = errors.New("image database is damaged")
+
+// openBolt opens the database. An empty file would open as an empty database,
+// after which the collector would delete every blob; a torn one makes bbolt
+// panic. Both are errDamaged.
+func openBolt(path string) (db *bolt.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			db, err = nil, fmt.Errorf("%w: %s: %v", errDamaged, path, p)
+		}
+	}()
+	if fi, err := os.Stat(path); err == nil && fi.Size() == 0 {
+		return nil, fmt.Errorf("%w: %s is empty", errDamaged, path)
+	}
+	o := *bolt.DefaultOptions
+	o.Timeout = openTimeout
+	db, err = bolt.Open(path, 0o600, &o)
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, fmt.Errorf("%w: %s is locked", ErrInUse, path)
+	case errors.As(err, &errno):
+		// The machine's fault (no space, too many files), not the file's.
+		return nil, fmt.Errorf("open image database: %w", err)
+	default:
+		return nil, fmt.Errorf("%w: %s: %w", errDamaged, path, err)
+	}
+}
+
+// readAll reads every key and value: what a stop of the machine did to a page
+// in the middle shows here, and not as a panic under a request. A page beyond
+// the file's end is a fault of memory, which is made a panic.
+func readAll(db *bolt.DB) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %s: %v", errDamaged, db.Path(), p)
+		}
+	}()
+	return db.View(func(tx *bolt.Tx) error {
+		sum := crc32.NewIEEE()
+		var walk func(b *bolt.Bucket) error
+		walk = func(b *bolt.Bucket) error {
+			return b.ForEach(func(k, v []byte) error {
+				if v == nil {
+					return walk(b.Bucket(k))
+				}
+				sum.Write(k)
+				sum.Write(v)
+				return nil
+			})
+		}
+		return tx.ForEach(func(_ []byte, b *bolt.Bucket) error { return walk(b) })
+	})
+}
+
+func initDB(db *metadata.DB) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", errDamaged, p)
+		}
+	}()
+	if err := db.Init(context.Background()); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	return nil
+}
+
+// setAside moves everything of root into a folder of its own below it. The
+// files stay where open descriptors and mounts find them.
+func setAside(root string) (string, error) {
+	aside := filepath.Join(root, "damaged-"+time.Now().UTC().Format("20060102T150405.000000000"))
+	if err := os.Mkdir(aside, 0o700); err != nil {
+		return "", err
+	}
+	for _, name := range []string{"meta.db", "content", "overlay", "native", "code"} {
+		err := os.Rename(filepath.Join(root, name), filepath.Join(aside, name))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
+	}
+	return aside, nil
+}
