@@ -266,8 +266,27 @@ func drawings() string {
 		for _, r := range refused {
 			fmt.Fprintf(&b, "| %s | %s | %s |\n", r[0], r[1], r[2])
 		}
+		fmt.Fprint(&b, "\n| in | what CRI shows |\n|---|---|\n")
+		for _, k := range slices.Sorted(maps.Keys(m.g)) {
+			fmt.Fprintf(&b, "| %s | %s |\n", k, inCRI(k))
+		}
 	}
 	return b.String()
+}
+
+// inCRI is how lists show a phase.
+func inCRI(k Kind) string {
+	for _, p := range []Phase{Preparing{}, Created{}, Starting{}, Running{}, Stopping{}, Lost{}, Exited{}, Removed{}} {
+		if state, listed := stateOf(p); p.Kind() == k && listed {
+			return state.String()
+		}
+	}
+	for _, p := range []SandboxPhase{SandboxPreparing{}, SandboxReady{}, SandboxNotReady{}, SandboxRemoved{}} {
+		if v := sandboxView(&sandbox{phase: p}); p.Kind() == k && v != nil {
+			return v.GetState().String()
+		}
+	}
+	return "it is not listed"
 }
 
 func sorted(l []Event) []Event {
