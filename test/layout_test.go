@@ -36,7 +36,7 @@ var rooms = map[string][]string{
 	"cri":           {"cri/admin", "cri/pod", "cri/streaming", "cri/upstream", "image", "cri/network", "shim", "shim/cgroup", "shim/record"},
 	"cri/admin":     {},
 	"cri/pod":       {"image", "shim", "shim/cgroup", "shim/record", "shim/spec", "cri/network"},
-	"cri/network":   {},
+	"cri/network":   {"shim/thread"},
 	"cri/streaming": {},
 	"cri/upstream":  {},
 
@@ -44,10 +44,11 @@ var rooms = map[string][]string{
 	"shim/spec":                   {},
 	"shim/record":                 {},
 	"shim/cgroup":                 {"shim/spec"},
-	"shim/confine":                {"shim/spec"},
+	"shim/confine":                {"shim/spec", "shim/thread"},
 	"shim/confine/filter":         {},
 	"shim/confine/internal/probe": {"shim/confine", "shim/spec"},
 	"shim/logs":                   {},
+	"shim/thread":                 {},
 	"shim/host":                   {"shim/spec", "shim/confine", "shim/logs", "shim/toolbox", "wasm/..."},
 	"shim/toolbox":                {"wasm/wasi"},
 

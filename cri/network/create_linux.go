@@ -2,33 +2,16 @@ package network
 
 import (
 	"os"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/thread"
 )
 
 // makeAt makes a namespace and mounts it at path.
 func makeAt(path string) error {
-	return onOwnThread(func() error { return makeOnThread(path) })
-}
-
-// onOwnThread runs f on a thread that ends with it: its goroutine never
-// unlocks it. The process's first thread is never taken, because it would not
-// end, and /proc/self would show its namespaces as the daemon's.
-func onOwnThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			err := onOwnThread(f) // this goroutine holds the first thread: another one is found
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	return thread.Own(func() error { return makeOnThread(path) })
 }
 
 // makeOnThread moves the calling thread into a new namespace.

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/thread"
 )
 
 func needRoot(t testing.TB) {
@@ -26,7 +28,7 @@ func needRoot(t testing.TB) {
 // inside runs f on a thread in the namespace at path.
 func inside(t *testing.T, path string, f func() error) error {
 	t.Helper()
-	return onOwnThread(func() error {
+	return thread.Own(func() error {
 		ns, err := os.Open(path)
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"github.com/limpet-cri/limpet/shim/confine"
 	"github.com/limpet-cri/limpet/shim/confine/filter"
 	"github.com/limpet-cri/limpet/shim/spec"
+	"github.com/limpet-cri/limpet/shim/thread"
 )
 
 // needRoot skips where namespaces and mounts cannot be made.
@@ -225,7 +226,7 @@ func (p *pod) exec(s setup, in *os.File, files []*os.File) {
 	}
 	start := p.cmd.Start
 	if s.ownMounts {
-		start = func() error { return confine.OnOwnThread(p.startInOwnMounts) }
+		start = func() error { return thread.Own(p.startInOwnMounts) }
 	}
 	if err := start(); err != nil {
 		p.t.Fatal(err)
@@ -345,7 +346,7 @@ func writeFile(t testing.TB, path, content string) {
 func newNetNS(t testing.TB) *os.File {
 	t.Helper()
 	var f *os.File
-	err := confine.OnOwnThread(func() (err error) {
+	err := thread.Own(func() (err error) {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}

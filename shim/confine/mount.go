@@ -3,10 +3,11 @@ package confine
 import (
 	"errors"
 	"os"
-	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/thread"
 )
 
 // Attributes of a clone. Volume is what every volume gets; compiled code alone
@@ -38,30 +39,11 @@ func Clone(path string, attr uint64) (*os.File, error) {
 // mounted on the node.
 func EmptyMountNS() (*os.File, error) {
 	var ns *os.File
-	err := onOwnThread(func() (err error) {
+	err := thread.Own(func() (err error) {
 		ns, err = emptyMountNS()
 		return err
 	})
 	return ns, err
-}
-
-// onOwnThread runs f on a thread that ends with it: its goroutine never
-// unlocks it, so that no other one finds itself in that namespace. The
-// process's first thread is never taken, because it would not end, and
-// /proc/self would show its namespaces as the daemon's.
-func onOwnThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			err := onOwnThread(f) // this goroutine holds the first thread: another one is found
-			runtime.UnlockOSThread()
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // emptyMountNS moves the calling thread into the new namespace.

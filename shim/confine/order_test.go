@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/limpet-cri/limpet/shim/spec"
+	"github.com/limpet-cri/limpet/shim/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -230,7 +231,7 @@ func TestEmptyMountNS(t *testing.T) {
 	}
 	defer ns.Close()
 	var names []os.DirEntry
-	err = onOwnThread(func() error {
+	err = thread.Own(func() error {
 		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return err
 		}

@@ -1,4 +1,0 @@
-package confine
-
-// OnOwnThread is for the tests' own namespaces.
-var OnOwnThread = onOwnThread
