@@ -21,28 +21,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
-	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
-	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/limpet-cri/limpet/image/reference"
-)
-
-// How a registry can fail.
-var (
-	// ErrNotFound: the registry answered, and has no such image.
-	ErrNotFound = errors.New("registry has no such image")
-	// ErrAccess: the registry refused the credentials, or wants some.
-	ErrAccess = errors.New("registry denied access")
-	// ErrUnavailable: nobody answered, or nothing useful.
-	ErrUnavailable = errors.New("registry unavailable")
-	// ErrTooLarge: an answer that is held in memory exceeds its bound.
-	ErrTooLarge = errors.New("image exceeds a bound")
 )
 
 // Bounds of the cache of endpoints.
@@ -289,7 +274,7 @@ func (r *Registry) connect(e endpoint, s secret) (h docker.RegistryHost, err err
 func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	_, d, err := s.resolver.Resolve(ctx, s.ref.String())
 	if err != nil {
-		return d, classify(ctx, err)
+		return d, Classify(ctx, err)
 	}
 	return d, nil
 }
@@ -298,7 +283,7 @@ func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 	f, err := s.resolver.Fetcher(ctx, s.ref.String())
 	if err != nil {
-		return nil, classify(ctx, err)
+		return nil, Classify(ctx, err)
 	}
 	return f, nil
 }
@@ -307,44 +292,7 @@ func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 func (s *Session) Pusher(ctx context.Context) (remotes.Pusher, error) {
 	p, err := s.resolver.Pusher(ctx, s.ref.String())
 	if err != nil {
-		return nil, classify(ctx, err)
+		return nil, Classify(ctx, err)
 	}
 	return p, nil
-}
-
-// RangeRefused says whether a registry refused to go on where a download
-// stopped: it must begin again.
-func RangeRefused(err error) bool {
-	var status remoteerrors.ErrUnexpectedStatus
-	return errors.As(err, &status) && status.StatusCode == http.StatusRequestedRangeNotSatisfiable
-}
-
-// Classify wraps an error of a fetcher or pusher with what it means.
-func Classify(ctx context.Context, err error) error { return classify(ctx, err) }
-
-func classify(ctx context.Context, err error) error {
-	var status remoteerrors.ErrUnexpectedStatus
-	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-	case errors.Is(err, ErrTooLarge):
-		return err
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return err // our disk's fault, and no other try helps
-	case errors.Is(err, docker.ErrInvalidAuthorization):
-		return fmt.Errorf("%w: %w", ErrAccess, err)
-	case errors.As(err, &status):
-		switch status.StatusCode {
-		case http.StatusUnauthorized, http.StatusForbidden:
-			return fmt.Errorf("%w: %w", ErrAccess, err)
-		case http.StatusNotFound:
-			return fmt.Errorf("%w: %w", ErrNotFound, err)
-		}
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	}
-	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
