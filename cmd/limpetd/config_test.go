@@ -169,3 +169,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// All that does not read is told at once, whatever its kind.
+func TestEveryFault(t *testing.T) {
+	_, err := parse("x", []byte("[images]\nstall_window = \"20\"\nparalel = 4\nparallel = \"x\"\nstall_bytes = \"20 B\"\nmax_entries = 3.5\n\n[logs]\n"))
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, want := range []string{"x:2: images.stall_window", "x:3: images.paralel", "x:4: images.parallel", "x:5: images.stall_bytes", "x:6: images.max_entries", "x:8: logs"} {
+		if n := strings.Count(err.Error(), want); n != 1 {
+			t.Errorf("%q is told %d times in\n%v", want, n, err)
+		}
+	}
+	// What is left of a value over several lines is no fault of the file's.
+	_, err = parse("x", []byte("[images]\nparallel = [\n  1,\n]\n"))
+	if err == nil || strings.Count(err.Error(), "\n") > 0 {
+		t.Errorf("want one fault: %v", err)
+	}
+}

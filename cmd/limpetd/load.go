@@ -44,11 +44,9 @@ func load(path string) (settings, error) {
 
 // parse is load without the disk.
 func parse(name string, data []byte) (settings, error) {
-	f := defaults()
-	d := toml.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&f); err != nil {
-		return settings{}, explain(name, data, err)
+	f, err := decode(name, data)
+	if err != nil {
+		return settings{}, err
 	}
 	s, faults := f.compose()
 	if len(faults) == 0 {
@@ -62,18 +60,51 @@ func parse(name string, data []byte) (settings, error) {
 	return settings{}, errors.Join(errs...)
 }
 
+// decode reads the file strictly and tells all that does not read. The decoder
+// stops at the first bad value, before it looks for unknown keys: so the line
+// of each is left out and the rest read again.
+func decode(name string, data []byte) (file, error) {
+	var errs []error
+	lines := bytes.Split(data, []byte("\n"))
+	for range len(lines) {
+		f := defaults()
+		d := toml.NewDecoder(bytes.NewReader(bytes.Join(lines, []byte("\n"))))
+		d.DisallowUnknownFields()
+		err := d.Decode(&f)
+		if err == nil {
+			if len(errs) > 0 {
+				break
+			}
+			return f, nil
+		}
+		line, err := explain(name, bytes.Join(lines, []byte("\n")), err)
+		if line == 0 && len(errs) > 0 && !errors.Is(err, errUnknownKey) {
+			break // of our own making: a value over several lines, cut
+		}
+		errs = append(errs, err)
+		if line < 1 || line > len(lines) || len(lines[line-1]) == 0 {
+			break
+		}
+		lines[line-1] = nil
+	}
+	return file{}, errors.Join(errs...)
+}
+
+var errUnknownKey = errors.New("there is no such key")
+
 // explain says where and what in the words of the file instead of the Go
-// types it is read into.
-func explain(name string, data []byte, err error) error {
+// types it is read into. The line is that of a bad value, and 0 for faults
+// after which there is nothing more to find.
+func explain(name string, data []byte, err error) (int, error) {
 	var unknown *toml.StrictMissingError
 	if errors.As(err, &unknown) {
 		errs := make([]error, 0, len(unknown.Errors))
 		for i := range unknown.Errors {
 			e := &unknown.Errors[i]
 			line, _ := e.Position()
-			errs = append(errs, fmt.Errorf("%s:%d: %s: there is no such key; %s", name, line, strings.Join(e.Key(), "."), offer(e.Key())))
+			errs = append(errs, fmt.Errorf("%s:%d: %s: %w; %s", name, line, strings.Join(e.Key(), "."), errUnknownKey, offer(e.Key())))
 		}
-		return errors.Join(errs...)
+		return 0, errors.Join(errs...)
 	}
 	var fault *toml.DecodeError
 	if !errors.As(err, &fault) {
@@ -88,17 +119,17 @@ func explain(name string, data []byte, err error) error {
 		text = fmt.Sprintf("found %s, wanted %s", lineOf(data, line), span(t))
 	}
 	if key := strings.Join(fault.Key(), "."); key != "" {
-		return fmt.Errorf("%s:%d: %s: %s", name, line, key, text)
+		return line, fmt.Errorf("%s:%d: %s: %s", name, line, key, text)
 	}
-	return fmt.Errorf("%s:%d: %s", name, line, text)
+	return 0, fmt.Errorf("%s:%d: %s", name, line, text)
 }
 
 // explainValue finds the key of a value that is no text in the file: the
 // decoder hands out the error of reading such a one as it is.
-func explainValue(name string, data []byte, err error) error {
+func explainValue(name string, data []byte, err error) (int, error) {
 	var value *valueError
 	if !errors.As(err, &value) {
-		return fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", name, err)
 	}
 	best, at := "", keysOf(data)
 	for key, p := range at {
@@ -109,9 +140,9 @@ func explainValue(name string, data []byte, err error) error {
 		}
 	}
 	if best == "" {
-		return fmt.Errorf("%s: %w", name, err)
+		return 0, fmt.Errorf("%s: %w", name, err)
 	}
-	return fmt.Errorf("%s:%d: %s: %w", name, at[best].line, best, err)
+	return at[best].line, fmt.Errorf("%s:%d: %s: %w", name, at[best].line, best, err)
 }
 
 func mismatch() *regexp.Regexp { return regexp.MustCompile(`^cannot decode TOML (\w+) into`) }
