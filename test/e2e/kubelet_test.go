@@ -181,7 +181,7 @@ func (k *kubelet) apply(t *testing.T, manifest string) {
 }
 
 func (k *kubelet) manifest(name string) string {
-	return filepath.Join(k.dir, "manifests", filepath.Base(name))
+	return filepath.Join(k.dir, "manifests", strings.TrimLeft(strings.ReplaceAll(name, "/", "-"), ".-"))
 }
 
 // podStatus is what the tests read of a pod.

@@ -39,29 +39,38 @@ func TestKubelet(t *testing.T) {
 		os.WriteFile(filepath.Join(shared, "letter.txt"), []byte("from the node\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
+	for name := range examplePods {
+		files = append(files, filepath.Join(examplesDir, name))
+	}
+	// A pod that never pulls runs what is there already.
+	if _, err := n.Pull(t.Context(), n.Registry+"/exit3:1"); err != nil {
+		t.Fatal(err)
+	}
 	k := startKubelet(t, n)
 	for _, f := range files {
 		k.apply(t, f)
 	}
 	t.Run("pods", func(t *testing.T) {
 		for name, test := range map[string]func(*testing.T){
-			"restartPolicy Never":              k.never,
-			"restartPolicy OnFailure":          k.onFailure,
-			"restartPolicy Always backs off":   k.always,
-			"init and restartable init":        k.inits,
-			"several containers":               k.several,
-			"environment and downward API":     k.environment,
-			"emptyDir hostPath and files":      k.volumes,
-			"termination message":              k.terminationMessage,
-			"log rotation":                     k.rotation,
-			"imagePullPolicy":                  k.pullPolicy,
-			"a trap is told":                   k.trap,
-			"memory limit":                     k.memory,
-			"unprivileged by default":          k.unprivileged,
-			"stats summary":                    k.summary,
-			"an HTTP server on a pod's socket": k.listen,
+			"restartPolicy Never":            k.never,
+			"restartPolicy OnFailure":        k.onFailure,
+			"restartPolicy Always backs off": k.always,
+			"init and restartable init":      k.inits,
+			"several containers":             k.several,
+			"environment and downward API":   k.environment,
+			"emptyDir hostPath and files":    k.volumes,
+			"termination message":            k.terminationMessage,
+			"log rotation":                   k.rotation,
+			"imagePullPolicy":                k.pullPolicy,
+			"a trap is told":                 k.trap,
+			"memory limit":                   k.memory,
+			"unprivileged by default":        k.unprivileged,
+			"stats summary":                  k.summary,
 		} {
 			t.Run(name, func(t *testing.T) { t.Parallel(); test(t) })
+		}
+		for name, test := range examplePods {
+			t.Run("examples "+name, func(t *testing.T) { t.Parallel(); test(k, t) })
 		}
 	})
 	t.Run("limpetd restarts under running pods", k.restart)
@@ -110,9 +119,23 @@ func (k *kubelet) never(t *testing.T) {
 
 func (k *kubelet) onFailure(t *testing.T) {
 	k.await(t, "onfailure", patience, restarted(1, 3))
+	k.await(t, "onfailure", patience, backsOff)
+	ok := k.await(t, "onfailure-ok", patience, phase("Succeeded"))
+	ended(t, ok, 0, "Completed")
+	if n := ok.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		t.Errorf("one that succeeded was restarted %d times", n)
+	}
 }
 
-// restarted wants a container that failed with a code and came back.
+// backsOff wants the kubelet to wait before it starts the container again.
+func backsOff(p podStatus) error {
+	if w := p.Status.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "CrashLoopBackOff" {
+		return errors.New("not backing off")
+	}
+	return nil
+}
+
+// restarted wants a container that ended with a code and came back.
 func restarted(times, code int) func(podStatus) error {
 	return func(p podStatus) error {
 		if len(p.Status.ContainerStatuses) == 0 {
@@ -129,15 +152,11 @@ func restarted(times, code int) func(podStatus) error {
 
 func (k *kubelet) always(t *testing.T) {
 	k.await(t, "always", patience, restarted(1, 3))
-	p := k.await(t, "always", patience, func(p podStatus) error {
-		if w := p.Status.ContainerStatuses[0].State.Waiting; w == nil || w.Reason != "CrashLoopBackOff" {
-			return errors.New("not backing off")
-		}
-		return nil
-	})
+	p := k.await(t, "always", patience, backsOff)
 	if got := k.log(t, p, "always", p.Status.ContainerStatuses[0].RestartCount); got == "" {
 		t.Error("the restarted container logged nothing")
 	}
+	k.await(t, "always-ok", patience, restarted(1, 0))
 }
 
 func (k *kubelet) inits(t *testing.T) {
@@ -185,6 +204,14 @@ func (k *kubelet) volumes(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(k.n.Dir, "shared", "copied.txt"))
 	if err != nil || string(b) != "from the node\n" {
 		t.Errorf("the copy on the node is %q, %v", b, err)
+	}
+	// What the guest wrote into the emptyDir's folder came from a single file
+	// of the node; the main container has the emptyDir read-only.
+	if got := k.log(t, p, "into-scratch", 0); !strings.Contains(got, "from /etc/letter.txt to /scratch/deep/letter.txt") {
+		t.Errorf("the init container logged %q", got)
+	}
+	if got := k.log(t, p, "volumes", 0); !strings.Contains(got, "writing to /scratch/letter.txt was refused") || !strings.Contains(got, "Read-only") {
+		t.Errorf("the main container logged %q", got)
 	}
 }
 
@@ -272,6 +299,7 @@ func (k *kubelet) pullPolicy(t *testing.T) {
 		}
 	}
 	k.await(t, "pull-never", patience, waits("ErrImageNeverPull"))
+	ended(t, k.await(t, "pull-present", patience, phase("Failed")), 3, "Error")
 	p := k.await(t, "pull-missing", patience, waits("ErrImagePull", "ImagePullBackOff"))
 	if m := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(m, "missing") {
 		t.Errorf("the message does not name the image: %q", m)
@@ -313,6 +341,9 @@ func (k *kubelet) summary(t *testing.T) {
 			return err
 		}
 		var s struct {
+			Node struct {
+				Runtime struct{ ImageFs struct{ UsedBytes uint64 } }
+			}
 			Pods []struct {
 				PodRef     struct{ Name string }
 				Containers []struct {
@@ -324,6 +355,9 @@ func (k *kubelet) summary(t *testing.T) {
 		}
 		if err := json.Unmarshal(b, &s); err != nil {
 			return err
+		}
+		if s.Node.Runtime.ImageFs.UsedBytes == 0 {
+			return fmt.Errorf("no usage of images: %s", b)
 		}
 		for _, p := range s.Pods {
 			if !strings.HasPrefix(p.PodRef.Name, "several") || len(p.Containers) != 3 {
