@@ -102,7 +102,9 @@ func sandboxFields() []Field {
 		}),
 		f("labels", Honoured, "returned as given", nil),
 		f("annotations", Honoured, "returned as given; those under "+annotationDomain+" are settings, and unknown ones of them are refused", nil),
-		f("linux.cgroup_parent", Honoured, "the containers' cgroups are made below it", nil),
+		f("linux.cgroup_parent", Honoured, "the containers' cgroups are made below it; one that ends in .slice comes from the systemd driver, and limpetd has the cgroupfs driver: set cgroupDriver: cgroupfs in the kubelet's configuration, or use a kubelet from 1.34 on, which asks limpetd for its driver", func(s subject) bool {
+			return strings.HasSuffix(strings.TrimRight(s.pod.GetLinux().GetCgroupParent(), "/"), ".slice")
+		}),
 		f("linux.security_context.namespace_options.network", Honoured, "POD gives a network namespace with loopback, NODE the node's; another sandbox's (CONTAINER, TARGET) cannot be joined", func(s subject) bool {
 			n := s.podSec().GetNamespaceOptions().GetNetwork()
 			return n != runtime.NamespaceMode_POD && n != runtime.NamespaceMode_NODE

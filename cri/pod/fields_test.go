@@ -88,6 +88,7 @@ func TestFieldsRefuse(t *testing.T) {
 		pod  *pod
 		ctr  *ctr
 	}{
+		{"linux.cgroup_parent", &pod{Linux: &runtime.LinuxPodSandboxConfig{CgroupParent: "/kubepods.slice/kubepods-pod1.slice"}}, nil},
 		{"port_mappings", &pod{PortMappings: []*runtime.PortMapping{{HostPort: 80}}}, nil},
 		{"linux.security_context.namespace_options.network", podNS(&nso{Network: container}), nil},
 		{"linux.security_context.namespace_options.pid", podNS(&nso{Pid: node}), nil},

@@ -126,7 +126,7 @@ func checkPath(path string) error {
 			return fmt.Errorf("%w: %q holds %q", ErrPath, path, part)
 		}
 		if strings.Contains(part, ".slice:") {
-			return fmt.Errorf("%w: %q is written for the systemd driver; set cgroupDriver to cgroupfs", ErrPath, path)
+			return fmt.Errorf("%w: %q is written as the systemd driver does, and this is the cgroupfs driver: set cgroupDriver: cgroupfs in the kubelet's configuration", ErrPath, path)
 		}
 	}
 	return nil
