@@ -54,8 +54,7 @@ func clearStale(path string) error {
 	}
 	c, err := net.Dial("unix", path)
 	if err == nil {
-		_ = c.Close()
-		return fmt.Errorf("%w: another server answers there; stop it, or set server.socket to another path", ErrSocketInUse)
+		return errors.Join(fmt.Errorf("%w: another server answers there; stop it, or set server.socket to another path", ErrSocketInUse), c.Close())
 	}
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -246,14 +247,15 @@ func (m *Manager) recoverContainer(ctx context.Context, c *container, st contain
 // half removed, and what they left elsewhere. What resists is logged, and the
 // next start tries again.
 func (m *Manager) sweep(ctx context.Context, l leftovers) {
-	var g errgroup.Group
-	g.SetLimit(recoverParallel)
+	var g sync.WaitGroup
+	slots := make(chan struct{}, recoverParallel)
 	try := func(what, id string, do func() error) {
-		g.Go(func() error {
+		slots <- struct{}{}
+		g.Go(func() {
+			defer func() { <-slots }()
 			if err := do(); err != nil {
 				m.log.Error("could not clean up; the next start of the daemon tries again", "what", what, "id", id, "error", err)
 			}
-			return nil
 		})
 	}
 	for id, f := range l.containers {
@@ -262,7 +264,7 @@ func (m *Manager) sweep(ctx context.Context, l leftovers) {
 			try("container", id, func() error { return m.discard(ctx, m.remains(f)) })
 		}
 	}
-	_ = g.Wait()
+	g.Wait()
 	for id, s := range m.index.sandboxes {
 		if s.view == nil {
 			delete(m.index.sandboxes, id)
@@ -280,7 +282,7 @@ func (m *Manager) sweep(ctx context.Context, l leftovers) {
 	m.sweepLeases(ctx, try)
 	m.sweepSockets(try)
 	m.sweepLayers(try)
-	_ = g.Wait()
+	g.Wait()
 }
 
 // remains is a container of which only the traces matter.
