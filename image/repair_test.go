@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -357,4 +358,39 @@ func parsed(t *testing.T, s *Service, ref string) ocispec.Manifest {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// TestOldEngine: after an upgrade of the engine, code of the one before goes;
+// it is compiled again for whoever asks, by the first container or pull.
+func TestOldEngine(t *testing.T) {
+	srv := newServer(t)
+	s, comp := open(t, Config{Proposals: [][]string{{"threads"}}})
+	ctx := context.Background()
+	for _, name := range []string{"plain", "threads"} {
+		artifactOf(srv, name, wasmModule(name))
+		if _, err := s.Pull(ctx, srv.ref(name, "v1"), PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := filepath.Glob(filepath.Join(s.cfg.Root, "code", "*"))
+	if err != nil || len(old) != 4 {
+		t.Fatalf("code %v, %v", old, err)
+	}
+	s, _ = reopen(t, s, comp, func() {})
+	s.settle(ctx)
+	if now, err := filepath.Glob(filepath.Join(s.cfg.Root, "code", "*")); err != nil || !slices.Equal(now, old) {
+		t.Errorf("after a restart: %v, %v", now, err)
+	}
+	comp = &compilerFake{engine: "new "}
+	s, said := reopen(t, s, comp, func() {})
+	s.settle(ctx)
+	if err := s.store.Collect(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := countFiles(t, s, "code"); n != 0 || !strings.Contains(said.String(), "other engines is dropped") {
+		t.Errorf("%d files left\n%s", n, said)
+	}
+	if _, err := s.Prepare(ctx, srv.ref("plain", "v1"), "c", "", nil); err != nil || comp.runs.Load() != 1 {
+		t.Errorf("prepared: %v, compiled %d times", err, comp.runs.Load())
+	}
 }

@@ -11,6 +11,12 @@ import (
 
 // settle does after a start what nobody should wait for. Close waits for it.
 func (s *Service) settle(ctx context.Context) {
+	if n, err := s.code.Retire(ctx, s.cfg.Proposals); err != nil && ctx.Err() == nil {
+		s.log.Warn("compiled code of other engines, if there is any, stays on disk until the next start", "error", err)
+	} else if n > 0 {
+		s.log.Info("compiled code of other engines is dropped", "references", n)
+		s.store.CollectSoon()
+	}
 	if err := s.store.VerifyAll(ctx, s.dropDamaged); err != nil && ctx.Err() == nil {
 		s.log.Warn("not all blobs were verified after an unclean end of the machine; the next start goes on", "error", err)
 	}

@@ -2,8 +2,6 @@ package precompile
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,24 +12,15 @@ import (
 	"sync"
 	"time"
 
-	blobs "github.com/containerd/containerd/v2/core/content"
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/image/content"
 )
 
-// Bounds of what is remembered about modules that do not compile.
-const (
-	// badFor is how long a failure is answered from memory. A pull that the
-	// kubelet repeats must not start a compiler each time; a failure that was
-	// the machine's must pass.
-	badFor = 2 * time.Minute
-	// maxBad bounds how many are remembered.
-	maxBad = 256
-	// maxReason bounds the text of one.
-	maxReason = 4 << 10
-)
+// codeMode of a finished file: a host reads it as whatever user its guest has,
+// and nobody writes.
+const codeMode = 0o444
 
 // DefaultTimeout bounds one compilation: ample for a module of 256 MiB.
 const DefaultTimeout = 5 * time.Minute
@@ -57,20 +46,16 @@ type Cache struct {
 	compiler Compiler
 	store    *content.Store
 	timeout  time.Duration
+	now      func() time.Time
 	log      *slog.Logger
 
 	gc sync.RWMutex
 
 	mu       sync.Mutex
-	engines  map[string]string // key of the engine by proposals
+	engines  map[string]engine // by proposals
 	verified map[string]identity
 	bad      map[string]failure
 	flights  map[string]chan struct{} // closed when the compilation of a name ends
-}
-
-type failure struct {
-	err   error
-	until time.Time
 }
 
 // New opens the cache below the store's folder and registers it with the
@@ -79,8 +64,8 @@ func New(store *content.Store, compiler Compiler, timeout time.Duration, log *sl
 	if timeout <= 0 {
 		timeout = DefaultTimeout
 	}
-	c := &Cache{dir: filepath.Join(store.Root(), "code"), compiler: compiler, store: store, timeout: timeout, log: log,
-		engines: map[string]string{}, verified: map[string]identity{}, bad: map[string]failure{}, flights: map[string]chan struct{}{}}
+	c := &Cache{dir: filepath.Join(store.Root(), "code"), compiler: compiler, store: store, timeout: timeout, now: time.Now, log: log,
+		engines: map[string]engine{}, verified: map[string]identity{}, bad: map[string]failure{}, flights: map[string]chan struct{}{}}
 	if err := os.MkdirAll(c.dir, 0o711); err != nil {
 		return nil, fmt.Errorf("open cache of compiled code: %w", err)
 	}
@@ -119,32 +104,13 @@ func (c *Cache) clean() error {
 // Dir is the folder of the code.
 func (c *Cache) Dir() string { return c.dir }
 
-// name of the code of a module: what was compiled, by which engine, how.
-func (c *Cache) name(ctx context.Context, module digest.Digest, proposals []string) (string, error) {
-	p := strings.Join(proposals, " ")
-	c.mu.Lock()
-	engine, ok := c.engines[p]
-	c.mu.Unlock()
-	if !ok {
-		var err error
-		if engine, err = c.compiler.EngineKey(ctx, proposals); err != nil {
-			return "", fmt.Errorf("ask the engine for its key: %w", err)
-		}
-		c.mu.Lock()
-		c.engines[p] = engine
-		c.mu.Unlock()
-	}
-	h := sha256.Sum256([]byte("limpet code 1\n" + module.String() + "\n" + engine + "\n" + p + "\n"))
-	return hex.EncodeToString(h[:]), nil
-}
-
 // Has says whether code of a module is there, without looking at it.
 func (c *Cache) Has(ctx context.Context, module digest.Digest, proposals []string) bool {
-	name, err := c.name(ctx, module, proposals)
+	e, err := c.engine(ctx, proposals)
 	if err != nil {
 		return false
 	}
-	_, err = os.Lstat(filepath.Join(c.dir, name))
+	_, err = os.Lstat(filepath.Join(c.dir, e.name(module)))
 	return err == nil
 }
 
@@ -152,13 +118,14 @@ func (c *Cache) Has(ctx context.Context, module digest.Digest, proposals []strin
 // not what was written. owner is the manifest that keeps it from the
 // collector. Preconditions: a lease keeps owner.
 func (c *Cache) Code(ctx context.Context, owner digest.Digest, m Module, proposals []string) (string, error) {
-	name, err := c.name(ctx, m.Digest, proposals)
+	e, err := c.engine(ctx, proposals)
 	if err != nil {
 		return "", err
 	}
+	name := e.name(m.Digest)
 	// Label first, then look: what the collector marked before the label it
 	// removes before check can look, and after the label it removes nothing.
-	if err := c.label(ctx, owner, name); err != nil {
+	if err := c.label(ctx, owner, e, name); err != nil {
 		return "", err
 	}
 	for {
@@ -199,26 +166,6 @@ func (c *Cache) land(name string) {
 	defer c.mu.Unlock()
 	close(c.flights[name])
 	delete(c.flights, name)
-}
-
-func (c *Cache) failed(name string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f, ok := c.bad[name]
-	if !ok || time.Now().After(f.until) {
-		delete(c.bad, name)
-		return nil
-	}
-	return f.err
-}
-
-func (c *Cache) remember(name string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.bad) >= maxBad {
-		clear(c.bad)
-	}
-	c.bad[name] = failure{err, time.Now().Add(badFor)}
 }
 
 // make compiles a module. The file gets its name last, whole and durable.
@@ -290,19 +237,13 @@ func (c *Cache) compile(ctx context.Context, name string, in, out *os.File, m Mo
 	if limited.Err() != nil {
 		err = fmt.Errorf("it took longer than %s: %w", c.timeout, err)
 	}
-	text := err.Error()
-	if len(text) > maxReason {
-		text = text[:maxReason] + "…"
-	}
-	err = fmt.Errorf("%w: %s: %s", ErrCompile, m.Digest, text)
-	c.remember(name, err)
-	return err
+	return c.remember(name, m.Digest, err)
 }
 
 // seal makes a finished file durable and read-only for everybody: a host reads
 // it as whatever user its guest has.
 func seal(f *os.File) error {
-	if err := f.Chmod(0o444); err != nil {
+	if err := f.Chmod(codeMode); err != nil {
 		return err
 	}
 	if os.Geteuid() == 0 {
@@ -342,32 +283,23 @@ func (c *Cache) place(name string, tmp *os.File, sum []byte) (string, error) {
 	return path, nil
 }
 
-// label makes the manifest keep the code.
-func (c *Cache) label(ctx context.Context, owner digest.Digest, name string) error {
-	ctx = content.Context(ctx)
-	key := labelCode + "." + name[:16]
-	i, err := c.store.Blobs().Info(ctx, owner)
-	if err != nil {
-		return fmt.Errorf("label manifest %s: %w", owner, err)
-	}
-	if i.Labels[key] == name {
-		return nil
-	}
-	_, err = c.store.Blobs().Update(ctx, blobs.Info{Digest: owner, Labels: map[string]string{key: name}}, "labels."+key)
-	if err != nil {
-		return fmt.Errorf("label manifest %s: %w", owner, err)
-	}
-	return nil
-}
-
 // identity of a file that was checked: another file under its name, or the
 // same one written to, is checked again.
 type identity struct {
-	dev, ino    uint64
-	size        int64
-	mtime       unix.Timespec
-	ctime       unix.Timespec
-	permissions uint32
+	dev, ino uint64
+	size     int64
+	mtime    unix.Timespec
+	ctime    unix.Timespec
+	mode     uint32
+	uid      uint32
+}
+
+// sealed says whether nobody but us can have written to a file, or will.
+func (i identity) sealed() error {
+	if int(i.uid) != os.Geteuid() || i.mode&unix.S_IFMT != unix.S_IFREG || i.mode&0o777 != codeMode {
+		return fmt.Errorf("it has mode %o and user %d, wanted %o and %d", i.mode, i.uid, unix.S_IFREG|codeMode, os.Geteuid())
+	}
+	return nil
 }
 
 func identify(f *os.File) (identity, error) {
@@ -375,5 +307,5 @@ func identify(f *os.File) (identity, error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		return identity{}, err
 	}
-	return identity{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, st.Mode}, nil
+	return identity{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim, st.Mode, st.Uid}, nil
 }

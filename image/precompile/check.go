@@ -95,19 +95,31 @@ func (c *Cache) check(name string) (path string, ok bool) {
 	if checked && known == id {
 		return path, true
 	}
-	want, err := os.ReadFile(path + sumSuffix)
+	if err = id.sealed(); err == nil {
+		err = c.compare(name, f)
+	}
 	if err == nil {
-		var got []byte
-		if got, err = c.sum(name, f); err == nil && hmac.Equal(got, want) {
-			c.mu.Lock()
-			c.verified[name] = id
-			c.mu.Unlock()
-			return path, true
-		}
+		c.mu.Lock()
+		c.verified[name] = id
+		c.mu.Unlock()
+		return path, true
 	}
 	c.log.Warn("compiled code is not what was written and is thrown away; it will be compiled again", "code", path, "error", err)
 	os.Remove(path)
 	return "", false
+}
+
+// compare says whether a file has the checksum that was written beside it.
+func (c *Cache) compare(name string, f *os.File) error {
+	want, err := os.ReadFile(filepath.Join(c.dir, name+sumSuffix))
+	if err != nil {
+		return err
+	}
+	got, err := c.sum(name, f)
+	if err == nil && !hmac.Equal(got, want) {
+		err = errors.New("it has another checksum")
+	}
+	return err
 }
 
 // resourceCode is the collector's type for compiled code; the low numbers are
