@@ -96,6 +96,10 @@ var foreign = map[string][]string{
 	"github.com/bytecodealliance/wasm-tools-go": {},
 	// cgo is an import too.
 	"C": {"wasm/wasmtime", "shim/confine"},
+	// So is unsafe. Outside of the two with C it hands buffers to system calls
+	// that have no wrapper (getdents64, poll, pidfd_open's info, writev without
+	// an allocation), and in wasip1 it views strings of the guest's memory.
+	"unsafe": {"wasm/wasmtime", "shim/confine", "shim", "shim/logs", "wasm/wasi", "wasm/wasip1"},
 }
 
 // hosted are the packages linked into limpet-host's run path. What they import
