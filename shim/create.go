@@ -52,25 +52,31 @@ func (s *Supervisor) create(ctx context.Context, c *spec.Container, root *os.Fil
 	if err != nil {
 		return nil, err
 	}
+	s.checkpoint("host.claimed")
 	group := s.makeGroup(ctx, c, &back)
 	if err := s.openFiles(l, c, lock, &back); err != nil {
 		return nil, err
 	}
+	s.checkpoint("host.files")
 	if err := s.orderOf(l, c, root); err != nil {
 		return nil, err
 	}
+	s.checkpoint("host.ordered")
 	born, err := join(l, group)
 	if err != nil {
 		return nil, err
 	}
+	s.checkpoint("host.grouped")
 	h := s.newHost(c)
 	if err := s.start(h, l, c, born); err != nil {
 		return nil, err
 	}
+	s.checkpoint("host.born")
 	l.close() // only the host may hold its socket and lock, or its end is not seen
 	if err := s.awaitReady(ctx, h); err != nil {
 		return nil, s.failed(h, err)
 	}
+	s.checkpoint("host.ready")
 	if err := s.watch(h); err != nil {
 		return nil, s.failed(h, err)
 	}
@@ -111,12 +117,14 @@ func (s *Supervisor) openFiles(l *launch, c *spec.Container, lock *os.File, back
 	if err != nil {
 		return err
 	}
+	s.checkpoint("host.opened")
 	sock, err := listen(c.Socket)
 	if err != nil {
 		return err
 	}
 	l.own(sock)
 	back.add(func() { os.Remove(c.Socket) })
+	s.checkpoint("host.listens")
 	log, err := s.openLog(l, c.Limpet.LogPath)
 	if err != nil {
 		return err

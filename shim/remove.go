@@ -19,10 +19,17 @@ func (s *Supervisor) Remove(ctx context.Context, c *spec.Container) error {
 	if err := check(c); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, *spec.Container) error{s.end, s.removeCgroup, removeFiles} {
-		if err := step(ctx, c); err != nil {
+	for _, step := range []struct {
+		do   func(context.Context, *spec.Container) error
+		done string
+	}{
+		{s.end, "unhost.ended"}, {s.removeCgroup, "unhost.ungrouped"},
+		{removeSocket, "unhost.unsocketed"}, {removeDir, "unhost.done"},
+	} {
+		if err := step.do(ctx, c); err != nil {
 			return fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
+		s.checkpoint(step.done)
 	}
 	return nil
 }
@@ -87,9 +94,11 @@ func (s *Supervisor) removeCgroup(ctx context.Context, c *spec.Container) error 
 	return group.Remove(ctx)
 }
 
-func removeFiles(_ context.Context, c *spec.Container) error {
+func removeSocket(_ context.Context, c *spec.Container) error {
 	if err := os.Remove(c.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.RemoveAll(c.Dir)
+	return nil
 }
+
+func removeDir(_ context.Context, c *spec.Container) error { return os.RemoveAll(c.Dir) }

@@ -54,6 +54,9 @@ type Config struct {
 	// CompileTime bounds the compilation of a small module; 0 means
 	// DefaultCompileTime.
 	CompileTime time.Duration
+	// Checkpoint is called between the steps of Create and Remove; tests end
+	// the process in it.
+	Checkpoint func(step string)
 }
 
 // Bounds of waiting.
@@ -208,6 +211,13 @@ func (s *Supervisor) watched(id string) *Host {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.hosts[id]
+}
+
+// checkpoint marks the border between two steps.
+func (s *Supervisor) checkpoint(step string) {
+	if s.cfg.Checkpoint != nil {
+		s.cfg.Checkpoint(step)
+	}
 }
 
 // undo runs its steps in reverse; success empties it.

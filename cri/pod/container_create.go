@@ -104,6 +104,7 @@ func (m *Manager) create(ctx context.Context, c *container, p *plan) (err error)
 		if err := os.MkdirAll(filepath.Dir(p.log), 0o755); err != nil {
 			return fmt.Errorf("make the folder of the log: %w", err)
 		}
+		m.checkpoint("create.log")
 	}
 	b := m.blueprint(c, p, prepared)
 	h, err := m.host(ctx, c, prepared, b)
@@ -157,7 +158,12 @@ func (m *Manager) discard(ctx context.Context, c *container) error {
 	if err := os.RemoveAll(m.layerDir(c.id)); err != nil {
 		return fmt.Errorf("remove the writable layer: %w", err)
 	}
-	return os.RemoveAll(m.containerDir(c.id))
+	m.checkpoint("discard.unlayered")
+	if err := os.RemoveAll(m.containerDir(c.id)); err != nil {
+		return err
+	}
+	m.checkpoint("discard.done")
+	return nil
 }
 
 // containerName is what no two containers share.

@@ -65,6 +65,7 @@ func (m *Manager) startContainer(ctx context.Context, c *container) error {
 // runs: it must not, since the caller is told that it does not.
 // Preconditions: c's turn is held.
 func (m *Manager) failStart(ctx context.Context, c *container, h Host, why error) error {
+	m.checkpoint("start.failed")
 	if err := h.Kill(); err != nil {
 		m.log.Error("could not end a container that did not start", "container", c.id, "error", err)
 	}

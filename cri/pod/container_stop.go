@@ -136,9 +136,11 @@ func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
 	if err != nil {
 		return fmt.Errorf("its process does not answer: %w; remove the container to end it", err)
 	}
+	m.checkpoint("stop.adopted")
 	if err := h.Kill(); err != nil {
 		return err
 	}
+	m.checkpoint("stop.lost")
 	if ended, err := await(ctx, h.Done(), killBound); err != nil || !ended {
 		return fmt.Errorf("%w: %v after it was killed (process %d)", ErrStillRunning, killBound, h.PID())
 	}
@@ -146,6 +148,7 @@ func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
 	if err := m.saveContainer(c, p, m.index.snapshot(c).made); err != nil {
 		m.log.Error("could not record an exit", "container", c.id, "error", err)
 	}
+	m.checkpoint("stop.told")
 	m.index.setContainer(c, p, nil)
 	close(c.exited)
 	m.publish(c.sandbox, c.id, runtime.ContainerEventType_CONTAINER_STOPPED_EVENT)

@@ -2,15 +2,10 @@ package pod_test
 
 import (
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -32,8 +27,8 @@ func newCrashes(t *testing.T) *crashes {
 	t.Helper()
 	x := &crashes{TB: t, place: newPlace(t)}
 	x.config = daemonConfig{Place: x.place, Hub: newHub(t).host}
-	x.restart()
-	for _, g := range []string{"count", "idle", "late", "exit7", "hello"} {
+	x.restart(x.config)
+	for _, g := range []string{"count", "idle", "files", "foreign", "spin", "late", "exit7", "hello"} {
 		x.d.must(ask{Op: "pull", Guest: g})
 	}
 	x.steadyPod = x.d.must(ask{Op: "run", Name: "steady"}).ID
@@ -48,10 +43,10 @@ func newCrashes(t *testing.T) *crashes {
 }
 
 // restart starts the next daemon.
-func (x *crashes) restart() {
+func (x *crashes) restart(c daemonConfig) {
 	x.Helper()
 	var err error
-	if x.d, err = startDaemon(x.TB, x.config); err != nil {
+	if x.d, err = startDaemon(x.TB, c); err != nil {
 		b, _ := os.ReadFile(filepath.Join(x.Dir, "daemon.log"))
 		x.Fatalf("%v\n%s", err, b)
 	}
@@ -67,9 +62,11 @@ func (x *crashes) step() string {
 	return string(b)
 }
 
-// life is everything that can be done to a pod, in order, until something
-// fails.
-func (x *crashes) life(name, guest string) error {
+// A life is what is done to a pod, in order, until something fails.
+type life func(x *crashes, name, guest string) error
+
+// polite does everything that can be done to a pod.
+func polite(x *crashes, name, guest string) error {
 	run, err := x.d.ask(ask{Op: "run", Name: name})
 	if err != nil {
 		return err
@@ -78,10 +75,40 @@ func (x *crashes) life(name, guest string) error {
 	if err != nil {
 		return err
 	}
-	for _, q := range []ask{
-		{Op: "start", ID: created.ID}, {Op: "stop", ID: created.ID, N: 10}, {Op: "remove", ID: created.ID},
-		{Op: "stop-sandbox", ID: run.ID}, {Op: "remove-sandbox", ID: run.ID},
-	} {
+	return x.asks(ask{Op: "start", ID: created.ID}, ask{Op: "stop", ID: created.ID, N: 3600}, ask{Op: "remove", ID: created.ID},
+		ask{Op: "stop-sandbox", ID: run.ID}, ask{Op: "remove-sandbox", ID: run.ID})
+}
+
+// rude removes a sandbox in which a guest runs that has to be killed.
+func rude(x *crashes, name, guest string) error {
+	run, err := x.d.ask(ask{Op: "run", Name: name})
+	if err != nil {
+		return err
+	}
+	created, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: guest})
+	if err != nil {
+		return err
+	}
+	return x.asks(ask{Op: "start", ID: created.ID}, ask{Op: "remove-sandbox", ID: run.ID})
+}
+
+// vain tries to create a container of which no host can be made.
+func vain(x *crashes, name, _ string) error {
+	run, err := x.d.ask(ask{Op: "run", Name: name})
+	if err != nil {
+		return err
+	}
+	switch _, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: "foreign"}); {
+	case err == nil:
+		return errors.New("a module that cannot be linked was taken")
+	case errors.Is(err, errKilled):
+		return err
+	}
+	return x.asks(ask{Op: "remove-sandbox", ID: run.ID})
+}
+
+func (x *crashes) asks(l ...ask) error {
+	for _, q := range l {
 		if _, err := x.d.ask(q); err != nil {
 			return err
 		}
@@ -149,172 +176,16 @@ func (x *crashes) end() {
 	}
 }
 
-// The daemon is killed between every two steps of run, create, start, stop,
-// remove, stop-sandbox and remove-sandbox. After a restart the same life can be
-// led again under the same name.
-func TestCrashEveryStep(t *testing.T) {
-	x := newCrashes(t)
-	var steps []string
-	for n := int64(1); ; n++ {
-		x.d.must(ask{Op: "arm", N: n})
-		err := x.life("victim", "idle")
-		if err == nil {
-			break // there is no Nth step
-		}
-		if !errors.Is(err, errKilled) {
-			t.Fatal(err)
-		}
-		x.d.wait()
-		step := x.step()
-		steps = append(steps, step)
-		x.restart()
-		l := x.check(step)
-		x.halfMade(step, l)
-		x.clear(step)
-		if t.Failed() {
-			t.Fatalf("after step %s", step)
-		}
-	}
-	x.d.must(ask{Op: "arm", N: 1 << 40})
-	t.Logf("killed at %s", strings.Join(steps, " "))
-	for _, want := range []string{"run.", "create.", "start.", "stop.", "exit.", "remove.", "discard.", "stop-sandbox.", "remove-sandbox."} {
-		if !slices.ContainsFunc(steps, func(s string) bool { return strings.HasPrefix(s, want) }) {
-			t.Errorf("never killed at %s*", want)
-		}
-	}
-	x.end()
-}
-
-// halfMade checks what a restart makes of each step: what was not promised yet
-// is gone, what was is there.
-func (x *crashes) halfMade(step string, l answer) {
+// live leads a life that is to be cut off, and waits for the daemon's death.
+func (x *crashes) live(l life, guest string) (finished bool) {
 	x.Helper()
-	sandbox, container := false, ""
-	for _, s := range l.Sandboxes {
-		sandbox = sandbox || s.GetId() != x.steadyPod
+	err := l(x, "victim", guest)
+	if err == nil {
+		return true
 	}
-	for _, c := range l.Containers {
-		if c.GetId() != x.steady {
-			container = strings.TrimPrefix(c.GetState().String(), "CONTAINER_")
-		}
+	if !errors.Is(err, errKilled) {
+		x.Fatal(err)
 	}
-	want := map[string]struct {
-		sandbox   bool
-		container string
-	}{
-		"run.reserved": {}, "run.recorded": {}, "run.networked": {}, "run.files": {}, "run.ready": {true, ""},
-		"create.reserved": {true, ""}, "create.recorded": {true, ""}, "create.prepared": {true, ""}, "create.rooted": {true, ""}, "create.hosted": {true, ""},
-		"create.saved": {true, "CREATED"}, "start.recorded": {true, "CREATED"}, "start.told": {true, "RUNNING"}, "start.saved": {true, "RUNNING"},
-		"stop.recorded": {true, "RUNNING"}, "stop.signalled": {true, "EXITED"}, "exit.seen": {true, "EXITED"}, "exit.recorded": {true, "EXITED"},
-		"remove.stopped": {true, "EXITED"}, "remove.recorded": {true, ""}, "discard.released": {true, ""}, "discard.unhosted": {true, ""}, "remove.done": {true, ""},
-		"stop-sandbox.stopped": {true, ""}, "stop-sandbox.recorded": {true, ""}, "stop-sandbox.done": {true, ""},
-		"remove-sandbox.stopped": {true, ""}, "remove-sandbox.emptied": {true, ""}, "remove-sandbox.recorded": {}, "remove-sandbox.done": {},
-	}
-	w, ok := want[step]
-	if !ok {
-		x.Errorf("step %s is not in the table", step)
-	}
-	if step == "stop.signalled" && container == "RUNNING" {
-		return // the signal was sent, and the guest is about to end
-	}
-	if sandbox != w.sandbox || container != w.container {
-		x.Errorf("killed at %s: sandbox %v, container %q; want %v, %q", step, sandbox, container, w.sandbox, w.container)
-	}
-}
-
-// What ends while no daemon is there is told with its own code and time.
-func TestCrashExitMeanwhile(t *testing.T) {
-	x := newCrashes(t)
-	pod := x.d.must(ask{Op: "run", Name: "late"}).ID
-	ctr := x.d.must(ask{Op: "create", ID: pod, Guest: "late"}).ID
-	x.d.must(ask{Op: "start", ID: ctr})
-	x.d.kill()
-	killed := time.Now()
-	eventually(t, "ended", func() bool { return len(x.hosts()) == 1 })
-	ended := time.Now()
-	x.restart()
-	for _, c := range x.check("exit").Containers {
-		if c.GetId() != ctr {
-			continue
-		}
-		at := time.Unix(0, c.GetFinishedAt())
-		if c.GetState() != runtime.ContainerState_CONTAINER_EXITED || c.GetExitCode() != 7 || c.GetReason() != "Error" {
-			t.Errorf("%v", c)
-		}
-		if at.Before(killed) || at.After(ended) {
-			t.Errorf("finished at %v, which is not between %v and %v", at, killed, ended)
-		}
-	}
-	x.clear("exit")
-	x.end()
-}
-
-// Recovery itself is killed between its steps.
-func TestCrashRecovery(t *testing.T) {
-	x := newCrashes(t)
-	for _, at := range []string{"create.hosted", "remove.recorded"} {
-		for n := int64(1); ; n++ {
-			x.d.must(ask{Op: "arm", N: map[string]int64{"create.hosted": 10, "remove.recorded": 20}[at]})
-			if err := x.life("victim", "idle"); !errors.Is(err, errKilled) {
-				t.Fatal(err)
-			}
-			x.d.wait()
-			c := x.config
-			c.KillAt = n
-			d, err := startDaemon(t, c)
-			if err == nil { // recovery has no Nth step
-				x.d = d
-				x.d.must(ask{Op: "arm", N: 1 << 40})
-				x.clear(x.step())
-				break
-			}
-			x.restart()
-			x.check("recovery, " + x.step())
-			x.clear("recovery, " + x.step())
-		}
-	}
-	x.end()
-}
-
-// The daemon is killed at random moments of a storm of lives.
-func TestCrashStorm(t *testing.T) {
-	x := newCrashes(t)
-	const rounds, atOnce, most = 50, 6, 150
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	where := map[string]int{}
-	for round := range rounds {
-		x.d.must(ask{Op: "arm", N: 1 + r.Int64N(most)})
-		var wg sync.WaitGroup
-		for i := range atOnce {
-			wg.Go(func() {
-				for n := 0; ; n++ {
-					guest := []string{"idle", "exit7", "hello"}[(i+n)%3]
-					if err := x.life(fmt.Sprintf("storm-%d-%d-%d", round, i, n), guest); err != nil {
-						if !errors.Is(err, errKilled) {
-							t.Error(err)
-						}
-						return
-					}
-				}
-			})
-		}
-		wg.Wait()
-		if t.Failed() {
-			break
-		}
-		x.d.wait()
-		step := x.step()
-		where[step]++
-		x.restart()
-		x.check(step)
-		x.clear(step)
-		if t.Failed() {
-			t.Fatalf("round %d, after step %s", round, step)
-		}
-	}
-	t.Logf("killed at %v", where)
-	x.d.must(ask{Op: "arm", N: 1 << 40})
-	x.end()
+	x.d.wait()
+	return false
 }

@@ -30,10 +30,13 @@ type daemonConfig struct {
 	// KillAt is the number of the checkpoint at which to die while
 	// recovering; 0 is never.
 	KillAt int64
+	// Boot is what the daemon takes for the boot id; empty is the kernel's.
+	Boot string
 }
 
 // ask is one request; Op names a call of the manager, or arm, which lets the
-// daemon kill itself at the Nth checkpoint from then on.
+// daemon kill itself at the Nth checkpoint from then on, or at the next one of
+// a name.
 type ask struct {
 	Seq             int64
 	Op              string
@@ -55,10 +58,11 @@ type fuse struct {
 	dir   string
 	count atomic.Int64
 	at    atomic.Int64
+	name  atomic.Value // string
 }
 
 func (f *fuse) step(name string) {
-	if n := f.count.Add(1); n != f.at.Load() {
+	if n := f.count.Add(1); n != f.at.Load() && name != f.name.Load() {
 		return
 	}
 	// So that a failure can name the step.
@@ -77,6 +81,10 @@ func daemon(config string) int {
 	log, err := os.OpenFile(filepath.Join(c.Place.Dir, "daemon.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 2
+	}
+	if err := pretendBoot(c); err != nil {
+		log.WriteString(err.Error() + "\n")
+		return 1
 	}
 	f := &fuse{dir: c.Place.Dir}
 	f.at.Store(c.KillAt)
@@ -106,6 +114,23 @@ func daemon(config string) int {
 	return 0
 }
 
+// pretendBoot puts another boot id in the kernel's place, in this process's
+// own view of the file system.
+func pretendBoot(c daemonConfig) error {
+	if c.Boot == "" {
+		return nil
+	}
+	file := filepath.Join(c.Place.Dir, "boot-id")
+	err := os.WriteFile(file, []byte(c.Boot+"\n"), 0o644)
+	if err == nil {
+		err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
+	}
+	if err == nil {
+		err = syscall.Mount(file, "/proc/sys/kernel/random/boot_id", "", syscall.MS_BIND, "")
+	}
+	return err
+}
+
 type served struct {
 	*stack
 	fuse  *fuse
@@ -127,7 +152,10 @@ func (d *served) do(ctx context.Context, q ask) (a answer) {
 	var err error
 	switch q.Op {
 	case "arm":
-		d.fuse.at.Store(d.fuse.count.Load() + q.N)
+		d.fuse.name.Store(q.Name)
+		if q.N > 0 {
+			d.fuse.at.Store(d.fuse.count.Load() + q.N)
+		}
 	case "pull":
 		_, err = d.images.Pull(ctx, d.hub.ref(q.Guest), image.PullOptions{})
 	case "run":
@@ -186,6 +214,9 @@ func startDaemon(t testing.TB, c daemonConfig) (*remoteDaemon, error) {
 	}
 	d := &remoteDaemon{TB: t, cmd: exec.Command(os.Args[0]), waiting: map[int64]chan answer{}, gone: make(chan struct{})}
 	d.cmd.Env = append(os.Environ(), daemonEnv+"="+string(b))
+	if c.Boot != "" {
+		d.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	}
 	in, err := d.cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -3,19 +3,14 @@ package pod
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
-	"testing"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/limpet-cri/limpet/image"
 	"github.com/limpet-cri/limpet/shim"
@@ -33,6 +28,15 @@ type world struct {
 	hosts  map[string]*fakeHost
 	// fail makes a named act fail.
 	fail map[string]error
+	// acts hears of everything that changes the world.
+	acts func(what string)
+}
+
+// act tells that something is about to change.
+func (w *world) act(what string) {
+	if w.acts != nil {
+		w.acts(what)
+	}
 }
 
 func newWorld() *world {
@@ -82,6 +86,7 @@ func (f fakeImages) Status(ref string) (image.Image, bool, error) {
 }
 
 func (f fakeImages) Prepare(_ context.Context, ref, id, _ string, _ []string) (*image.Prepared, error) {
+	f.w.act("image prepared")
 	if err := f.w.fails("prepare"); err != nil {
 		return nil, err
 	}
@@ -93,6 +98,7 @@ func (f fakeImages) Prepare(_ context.Context, ref, id, _ string, _ []string) (*
 }
 
 func (f fakeImages) Release(_ context.Context, id string) error {
+	f.w.act("image released")
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	delete(f.w.leases, id)
@@ -108,6 +114,7 @@ func (f fakeImages) Leased(context.Context) ([]string, error) {
 type fakeNets struct{ w *world }
 
 func (f fakeNets) Create(_ context.Context, id string) (string, error) {
+	f.w.act("network made")
 	if err := f.w.fails("network"); err != nil {
 		return "", err
 	}
@@ -118,6 +125,7 @@ func (f fakeNets) Create(_ context.Context, id string) (string, error) {
 }
 
 func (f fakeNets) Remove(_ context.Context, id string) error {
+	f.w.act("network removed")
 	f.w.mu.Lock()
 	defer f.w.mu.Unlock()
 	delete(f.w.nets, id)
@@ -133,6 +141,7 @@ func (f fakeNets) List() ([]string, error) {
 type fakeHosts struct{ w *world }
 
 func (f fakeHosts) Create(_ context.Context, c *spec.Container, _ *os.File) (Host, error) {
+	f.w.act("host made")
 	if err := f.w.fails("host"); err != nil {
 		return nil, err
 	}
@@ -160,6 +169,7 @@ func (f fakeHosts) Remove(_ context.Context, c *spec.Container) error {
 	h := f.w.hosts[c.ID]
 	delete(f.w.hosts, c.ID)
 	f.w.mu.Unlock()
+	f.w.act("host removed")
 	if h != nil {
 		h.end(spec.CodeKilled, spec.ReasonKilled)
 	}
@@ -208,6 +218,7 @@ func (h *fakeHost) answers(ctx context.Context) error {
 }
 
 func (h *fakeHost) Start(ctx context.Context) error {
+	h.w.act("host started")
 	if err := errors.Join(h.w.fails("start"), h.answers(ctx)); err != nil {
 		return err
 	}
@@ -218,6 +229,7 @@ func (h *fakeHost) Start(ctx context.Context) error {
 }
 
 func (h *fakeHost) Stop(ctx context.Context, s syscall.Signal) error {
+	h.w.act("host stopped")
 	if err := errors.Join(h.w.fails("stop"), h.answers(ctx)); err != nil {
 		return err
 	}
@@ -228,6 +240,7 @@ func (h *fakeHost) Stop(ctx context.Context, s syscall.Signal) error {
 }
 
 func (h *fakeHost) Kill() error {
+	h.w.act("host killed")
 	if err := h.w.fails("kill"); err != nil {
 		return err
 	}
@@ -260,127 +273,3 @@ func (h *fakeHost) Phase() spec.Phase {
 func (h *fakeHost) Done() <-chan struct{} { return h.done }
 func (h *fakeHost) Exit() spec.Exit       { return h.exit }
 func (h *fakeHost) PID() int              { return 4242 }
-
-// node is a world with a disk, on which managers can be started again.
-type node struct {
-	*world
-	t   testing.TB
-	cfg Config
-}
-
-func newNode(t testing.TB) *node {
-	t.Helper()
-	c := DefaultConfig()
-	dir, err := os.MkdirTemp("", "pod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	c.Root, c.Run = filepath.Join(dir, "root"), filepath.Join(dir, "run")
-	return &node{world: newWorld(), t: t, cfg: c}
-}
-
-func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
-
-// start starts a daemon on the node.
-func (n *node) start() *Manager {
-	n.t.Helper()
-	m, err := New(n.cfg, fakeImages{n.world}, fakeHosts{n.world}, fakeNets{n.world}, quiet())
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if err := m.Recover(n.t.Context()); err != nil {
-		n.t.Fatal(err)
-	}
-	n.t.Cleanup(func() { m.Close() })
-	return m
-}
-
-func (n *node) host(id string) *fakeHost {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.hosts[id]
-}
-
-// leftovers are what is on the node: of the world and on disk.
-func (n *node) leftovers() []string {
-	l := n.inventory()
-	for _, d := range n.cfg.folders() {
-		entries, err := os.ReadDir(d)
-		if err != nil {
-			n.t.Fatal(err)
-		}
-		for _, e := range entries {
-			l = append(l, "folder "+filepath.Base(d)+"/"+e.Name())
-		}
-	}
-	return l
-}
-
-func podConfig(name string) *runtime.PodSandboxConfig {
-	return &runtime.PodSandboxConfig{
-		Metadata: &runtime.PodSandboxMetadata{Name: name, Namespace: "ns", Uid: "uid-" + name},
-		Hostname: name, LogDirectory: "/tmp/limpet-logs-of-tests", Labels: map[string]string{"io.kubernetes.pod.uid": "uid-" + name},
-		Annotations: map[string]string{"kept": "as it is"},
-		Linux:       &runtime.LinuxPodSandboxConfig{CgroupParent: "/kubepods/besteffort/pod" + name},
-	}
-}
-
-func containerConfig(name string) *runtime.ContainerConfig {
-	return &runtime.ContainerConfig{
-		Metadata: &runtime.ContainerMetadata{Name: name}, Image: &runtime.ImageSpec{Image: testImage, UserSpecifiedImage: "example.test/app:1"},
-		Labels: map[string]string{"io.kubernetes.container.name": name}, Annotations: map[string]string{"hash": "\u00e9"},
-		Envs: []*runtime.KeyValue{{Key: "BYTES", Value: []byte{0xff, 0xfe}}},
-	}
-}
-
-func request(pod string, c *runtime.ContainerConfig) *runtime.CreateContainerRequest {
-	return &runtime.CreateContainerRequest{PodSandboxId: pod, Config: c}
-}
-
-// running makes a pod with one running container.
-func running(t testing.TB, m *Manager, name string) (pod, ctr string) {
-	t.Helper()
-	pod, err := m.RunPodSandbox(t.Context(), podConfig(name), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if ctr, err = m.CreateContainer(t.Context(), request(pod, containerConfig("c"))); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.StartContainer(t.Context(), ctr); err != nil {
-		t.Fatal(err)
-	}
-	return pod, ctr
-}
-
-func status(t testing.TB, m *Manager, id string) *runtime.ContainerStatus {
-	t.Helper()
-	r, err := m.ContainerStatus(id, true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r.GetStatus()
-}
-
-// awaitExit waits until a container's end is recorded.
-func awaitExit(t testing.TB, m *Manager, id string) *runtime.ContainerStatus {
-	t.Helper()
-	c, err := m.index.container(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-c.exited:
-	case <-t.Context().Done():
-		t.Fatal("test ended first")
-	}
-	return status(t, m, id)
-}
-
-func must(t testing.TB, what string, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(fmt.Errorf("%s: %w", what, err))
-	}
-}

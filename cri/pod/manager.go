@@ -72,7 +72,8 @@ func (m *Manager) checkpoint(step string) {
 // undone undoes what a failed operation did. What resists is left to the next
 // Recover, and somebody should know.
 func (m *Manager) undone(ctx context.Context, u *undo, what string, key, id string) {
-	for _, err := range u.run(ctx) {
+	m.checkpoint("undo.begun")
+	for _, err := range u.run(ctx, func() { m.checkpoint("undo.step") }) {
 		m.log.Error("could not undo "+what+"; the next start of the daemon tries again", key, id, "error", err)
 	}
 }

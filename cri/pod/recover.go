@@ -170,6 +170,7 @@ func (m *Manager) recoverSandbox(f foundSandbox, netns map[string]bool) {
 		if err := m.saveSandbox(s, p); err != nil {
 			m.log.Error("could not record a sandbox's state", "sandbox", s.id, "error", err)
 		}
+		m.checkpoint("recover.sandbox")
 	}
 	if err := m.index.reserve(s.name, s.id); err != nil {
 		m.log.Warn("two sandboxes of one name", "sandbox", s.id, "error", err)
@@ -232,6 +233,7 @@ func (m *Manager) recoverContainer(ctx context.Context, c *container, st contain
 		if err := m.saveContainer(c, p, c.made); err != nil {
 			return err
 		}
+		m.checkpoint("recover.container")
 	}
 	m.index.addContainer(c)
 	m.index.setContainer(c, p, nil)
@@ -256,6 +258,7 @@ func (m *Manager) sweep(ctx context.Context, l leftovers) {
 			if err := do(); err != nil {
 				m.log.Error("could not clean up; the next start of the daemon tries again", "what", what, "id", id, "error", err)
 			}
+			m.checkpoint("sweep." + what)
 		})
 	}
 	for id, f := range l.containers {
@@ -274,7 +277,9 @@ func (m *Manager) sweep(ctx context.Context, l leftovers) {
 		if _, ok := m.index.sandboxes[id]; !ok {
 			m.log.Info("taking away what is left of a sandbox", "sandbox", id)
 			try("sandbox", id, func() error {
-				return errors.Join(m.nets.Remove(ctx, id), os.RemoveAll(m.sandboxDir(id)))
+				err := m.nets.Remove(ctx, id)
+				m.checkpoint("sweep.unnetted")
+				return errors.Join(err, os.RemoveAll(m.sandboxDir(id)))
 			})
 		}
 	}

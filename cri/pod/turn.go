@@ -32,9 +32,9 @@ type undo struct{ steps []func(context.Context) error }
 
 func (u *undo) add(f func(context.Context) error) { u.steps = append(u.steps, f) }
 
-// run undoes in reverse and returns what could not be undone. It does so even
-// when the request's own context has ended.
-func (u *undo) run(ctx context.Context) []error {
+// run undoes in reverse, calls after after each step, and returns what could
+// not be undone. It does so even when the request's own context has ended.
+func (u *undo) run(ctx context.Context, after func()) []error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	var faults []error
@@ -42,6 +42,7 @@ func (u *undo) run(ctx context.Context) []error {
 		if err := u.steps[i](ctx); err != nil {
 			faults = append(faults, err)
 		}
+		after()
 	}
 	u.steps = nil
 	return faults
