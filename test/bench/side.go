@@ -102,6 +102,7 @@ func containerd(ctx context.Context, n *node.Node) (*side, error) {
 		return nil, err
 	}
 	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the bench, which then removes the pods
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
