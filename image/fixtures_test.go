@@ -36,6 +36,12 @@ func wasmModule(name string) []byte {
 	return append(append(b, byte(len(name)+1), byte(len(name))), name...)
 }
 
+// commandModule is a module that can be run: it exports a _start that returns.
+func commandModule(name string) []byte {
+	b := wasmModule(name)
+	return append(b, "\x01\x04\x01\x60\x00\x00"+"\x03\x02\x01\x00"+"\x07\x0a\x01\x06_start\x00\x00"+"\x0a\x04\x01\x02\x00\x0b"...)
+}
+
 var (
 	wasmComponent = []byte("\x00asm\x0d\x00\x01\x00\x01\x08\x00asm\x01\x00\x00\x00")
 	wasmInterface = []byte("\x00asm\x0d\x00\x01\x00\x00\x05\x04name")

@@ -2,6 +2,8 @@ package image
 
 import (
 	"archive/tar"
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +54,7 @@ func (s *Service) Import(ctx context.Context, r io.Reader) ([]Image, error) {
 	s.dropImportLease(ctx)
 	if err != nil {
 		s.store.CollectSoon()
-		return nil, fmt.Errorf("import: %w", mean(err))
+		return nil, mean(err)
 	}
 	return list, nil
 }
@@ -74,11 +76,15 @@ func (s *Service) importAll(ctx context.Context, r io.Reader) ([]Image, error) {
 	}
 	defer plain.Close()
 	b := &bounded{ctx: ctx, r: plain, left: s.cfg.MaxImageBytes}
+	start := bufio.NewReaderSize(b, archiveHead)
+	if err := checkArchive(start); err != nil {
+		return nil, err
+	}
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(sift(pw, b))
+		pw.CloseWithError(sift(pw, start))
 	}()
 	d, err := archive.ImportIndex(ctx, s.store.Blobs(), pr)
 	pr.CloseWithError(errImportEnded)
@@ -87,7 +93,7 @@ func (s *Service) importAll(ctx context.Context, r io.Reader) ([]Image, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if errors.Is(err, ErrTooLarge) {
+		if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrInvalidImage) {
 			return nil, err
 		}
 		return nil, fmt.Errorf("%w: archive: %w", ErrInvalidImage, err)
@@ -104,6 +110,31 @@ func (s *Service) importAll(ctx context.Context, r io.Reader) ([]Image, error) {
 }
 
 var errImportEnded = errors.New("import has ended")
+
+// archiveHead is what is looked at of an archive: a component's start tells
+// more than that of a tar.
+const archiveHead = 4 << 10
+
+// checkArchive says what else than an archive somebody wants to import.
+func checkArchive(r *bufio.Reader) error {
+	head, err := r.Peek(archiveHead)
+	if err != nil && err != io.EOF {
+		return err
+	}
+	at := bytes.NewReader(head)
+	kind, err := artifact.Sniff(at, at.Size())
+	if err != nil || kind == artifact.Tar {
+		return err
+	}
+	if _, err := tar.NewReader(at).Next(); err == nil {
+		return nil // in the oldest form, which has no mark
+	}
+	remedy := ""
+	if kind == artifact.Module {
+		remedy = "; push a module to a registry with limpet push"
+	}
+	return fmt.Errorf("%w: it is %s; an OCI layout or an archive that docker saved is wanted%s", ErrInvalidImage, kind, remedy)
+}
 
 func (s *Service) importImages(ctx context.Context, ix ocispec.Index) ([]Image, error) {
 	if len(ix.Manifests) == 0 {
@@ -178,8 +209,12 @@ func (b *bounded) Read(p []byte) (int, error) {
 // comes through is stored before anybody knows whether it is needed.
 func sift(w io.Writer, r io.Reader) error {
 	tr, tw := tar.NewReader(r), tar.NewWriter(w)
+	known := false
 	for n := 0; ; n++ {
 		h, err := tr.Next()
+		if err == io.EOF && !known {
+			return fmt.Errorf("%w: the archive is no OCI layout (it has no file oci-layout), and docker did not save it (it has no manifest.json)", ErrInvalidImage)
+		}
 		if err == io.EOF {
 			return tw.Close()
 		}
@@ -190,6 +225,7 @@ func sift(w io.Writer, r io.Reader) error {
 			return fmt.Errorf("%w: the archive has more than %d files", ErrTooLarge, maxArchiveFiles)
 		}
 		h.Name = path.Clean(h.Name)
+		known = known || h.Name == ocispec.ImageLayoutFile || h.Name == "manifest.json"
 		if !belongs(h) {
 			continue
 		}

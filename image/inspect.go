@@ -73,8 +73,24 @@ func InspectFile(name string) (Inspection, error) {
 		i.Why = err.Error()
 		return i, nil
 	}
-	i.Runs, i.Modules = true, []Inspected{m}
+	i.Modules = []Inspected{m}
+	i.Why = unfit(m.Info)
+	i.Runs = i.Why == ""
 	return i, nil
+}
+
+// unfit says what speaks against running a module that is whole: nothing that
+// a host could call, or imports that none has.
+func unfit(info *artifact.Info) string {
+	if !info.IsCommand() {
+		return "it exports no _start, so there is nothing to call; build a program, not a library"
+	}
+	for _, i := range info.Imports {
+		if i.Module != "wasi_snapshot_preview1" && i.Module != "wasi_unstable" {
+			return fmt.Sprintf("it imports %q from %q, which no host here offers; WASI preview 1 is there", i.Name, i.Module)
+		}
+	}
+	return ""
 }
 
 func inspectModule(r io.ReaderAt, size int64, path string, d digest.Digest) (Inspected, error) {
@@ -180,8 +196,23 @@ func (i *Inspection) inspectLayers(r *remote, m ocispec.Manifest) error {
 	}
 	if len(a.Modules) == 0 {
 		i.Why = "its files are known once it is pulled"
+		return nil
 	}
+	i.judge()
 	return nil
+}
+
+// judge: an image runs if one of its modules does.
+func (i *Inspection) judge() {
+	i.Runs, i.Why = false, "no core module was found in it"
+	for _, m := range i.Modules {
+		why := unfit(m.Info)
+		if why == "" {
+			i.Runs, i.Why = true, ""
+			return
+		}
+		i.Why = "module " + m.Path + ": " + why
+	}
 }
 
 func platform(d ocispec.Descriptor) string {
@@ -205,7 +236,7 @@ func (s *Service) Inspect(ctx context.Context, ref string) (Inspection, error) {
 	if err != nil {
 		return Inspection{}, err
 	}
-	i := Inspection{Name: e.label(), Digest: e.manifest.Digest.String(), Kind: e.img.Kind, Size: int64(e.img.Size), Config: e.img.Config, Runs: true}
+	i := Inspection{Name: e.label(), Digest: e.manifest.Digest.String(), Kind: e.img.Kind, Size: int64(e.img.Size), Config: e.img.Config}
 	for _, m := range e.img.Modules {
 		in, err := s.inspectHeld(ctx, e, m)
 		if err != nil {
@@ -214,9 +245,7 @@ func (s *Service) Inspect(ctx context.Context, ref string) (Inspection, error) {
 		in.Compiled = s.code.Has(ctx, digest.Digest(m.Digest), nil)
 		i.Modules = append(i.Modules, in)
 	}
-	if len(i.Modules) == 0 {
-		i.Runs, i.Why = false, "no core module was found in it"
-	}
+	i.judge()
 	return i, nil
 }
 

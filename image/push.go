@@ -72,6 +72,9 @@ func Push(ctx context.Context, file, ref string, o PushOptions) (Pushed, error) 
 	if r.Tag == "" {
 		return Pushed{}, fmt.Errorf("%w: %s names a digest; a push needs a tag", ErrInvalidReference, ref)
 	}
+	if fi, err := os.Stat(file); err == nil && !fi.Mode().IsRegular() {
+		return Pushed{}, fmt.Errorf("push %s: it is no regular file; a WebAssembly module (.wasm) is wanted", file)
+	}
 	f, err := os.Open(file)
 	if err != nil {
 		return Pushed{}, fmt.Errorf("push: %w", err)
@@ -130,7 +133,11 @@ func pack(f *os.File, o PushOptions) (parcel, error) {
 		return parcel{}, err
 	}
 	if kind != artifact.Module {
-		return parcel{}, fmt.Errorf("%w: it is %s", ErrRefused, artifact.Describe(kind, f, size))
+		what := artifact.Describe(kind, f, size)
+		if what == kind.String() { // and says nothing of what to do
+			what += "; a WebAssembly module (.wasm) is wanted"
+		}
+		return parcel{}, fmt.Errorf("%w: it is %s", ErrRefused, what)
 	}
 	if size > MaxModuleBytes {
 		return parcel{}, fmt.Errorf("%w: %d bytes, at most %d are accepted", ErrTooLarge, size, int64(MaxModuleBytes))

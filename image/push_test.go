@@ -24,7 +24,7 @@ func TestPush(t *testing.T) {
 	ctx := context.Background()
 	dir := t.TempDir()
 	name := filepath.Join(dir, "hello.wasm")
-	if err := os.WriteFile(name, wasmModule("pushed"), 0o644); err != nil {
+	if err := os.WriteFile(name, commandModule("pushed"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -55,7 +55,7 @@ func TestPush(t *testing.T) {
 		}
 	}
 	i, err := s.Inspect(ctx, img.ID)
-	if err != nil || len(i.Modules) != 1 || !i.Modules[0].Compiled || i.Modules[0].Path != "hello.wasm" {
+	if err != nil || !i.Runs || len(i.Modules) != 1 || !i.Modules[0].Compiled || i.Modules[0].Path != "hello.wasm" {
 		t.Errorf("inspect on the node: %+v, %v", i, err)
 	}
 	component := filepath.Join(dir, "c.wasm")
@@ -117,16 +117,25 @@ func TestImport(t *testing.T) {
 		t.Fatalf("imported without a name: %+v, %v", list, err)
 	}
 	blobs := countFiles(t, s, "content/blobs/sha256")
-	for what, b := range map[string][]byte{
-		"no archive":       []byte("hello"),
-		"nothing":          nil,
-		"cut":              named[:len(named)/2],
-		"lacks a blob":     layout(t, "r.example/x:y", wasmModule("a"))[:512*8],
-		"component":        layout(t, "r.example/x:y", wasmComponent),
-		"does not compile": layout(t, "r.example/x:y", wasmModule("bad")),
+	for what, c := range map[string]struct {
+		b    []byte
+		as   error
+		says string
+	}{
+		"text":                {[]byte("hello, this is text"), ErrInvalidImage, "it is not WebAssembly; an OCI layout or an archive"},
+		"nothing":             {nil, ErrInvalidImage, "it is an empty file; an OCI layout or an archive"},
+		"a module":            {wasmModule("x"), ErrInvalidImage, "push a module to a registry with limpet push"},
+		"a program":           {elfFile, ErrInvalidImage, "it is a native program (ELF); an OCI layout or an archive"},
+		"an archive of texts": {tarBytes(t, file{name: "a.txt", body: "hello"}, file{name: "blobs/a", body: "x"}), ErrInvalidImage, "no OCI layout (it has no file oci-layout)"},
+		"an empty archive":    {make([]byte, 1024), ErrInvalidImage, "no OCI layout"},
+		"cut":                 {named[:len(named)/2], ErrInvalidImage, "unexpected EOF"},
+		"lacks its index":     {tarBytes(t, file{name: "oci-layout", body: `{"imageLayoutVersion":"1.0.0"}`}), ErrInvalidImage, "index.json"},
+		"component":           {layout(t, "r.example/x:y", wasmComponent), ErrRefused, "a component"},
+		"does not compile":    {layout(t, "r.example/x:y", wasmModule("bad")), ErrCompile, "type mismatch"},
 	} {
-		if list, err := s.Import(ctx, bytes.NewReader(b)); err == nil {
-			t.Errorf("%s: imported %v", what, list)
+		list, err := s.Import(ctx, bytes.NewReader(c.b))
+		if !errors.Is(err, c.as) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: imported %v, %v; want %v with %q", what, list, err, c.as, c.says)
 		}
 	}
 	small, _ := open(t, Config{MaxImageBytes: 1 << 10})
@@ -151,4 +160,27 @@ func countFiles(t *testing.T, s *Service, dir string) int {
 		t.Fatal(err)
 	}
 	return len(es)
+}
+
+// TestInspectUnfit: a module that is whole and cannot run is said to be so.
+func TestInspectUnfit(t *testing.T) {
+	foreign := []byte("\x00asm\x01\x00\x00\x00" + "\x01\x04\x01\x60\x00\x00" + "\x02\x09\x01\x03env\x01f\x00\x00" +
+		"\x03\x02\x01\x00" + "\x07\x0a\x01\x06_start\x00\x01" + "\x0a\x04\x01\x02\x00\x0b")
+	for name, c := range map[string]struct {
+		module []byte
+		why    string
+	}{
+		"library": {wasmModule("library"), "it exports no _start"},
+		"foreign": {foreign, `it imports "f" from "env"`},
+		"command": {commandModule("command"), ""},
+	} {
+		file := filepath.Join(t.TempDir(), name+".wasm")
+		if err := os.WriteFile(file, c.module, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, err := InspectFile(file)
+		if err != nil || i.Runs != (c.why == "") || !strings.HasPrefix(i.Why, c.why) {
+			t.Errorf("%s: runs %v, %q, %v; want %q", name, i.Runs, i.Why, err, c.why)
+		}
+	}
 }

@@ -44,7 +44,9 @@ func (a *app) dial() (*daemon, error) {
 	case err != nil:
 		return nil, fmt.Errorf("limpetd does not answer on %s (%w): see whether it runs", a.socket, err)
 	}
-	_ = c.Close()
+	if err := c.Close(); err != nil {
+		return nil, fmt.Errorf("connection to limpetd on %s: %w", a.socket, err)
+	}
 	conn, err := grpc.NewClient("unix:"+a.socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes)))
 	if err != nil {
@@ -56,18 +58,22 @@ func (a *app) dial() (*daemon, error) {
 	}, nil
 }
 
-func (d *daemon) close() { _ = d.conn.Close() }
+func (d *daemon) close() error { return d.conn.Close() }
 
 // ask connects and runs a question with its bound.
-func (a *app) ask(ctx context.Context, question func(context.Context, *daemon) error) error {
+func (a *app) ask(ctx context.Context, question func(context.Context, *daemon) error) (err error) {
 	d, err := a.dial()
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
-	return plainError(question(ctx, d))
+	err = plainError(question(ctx, d))
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("limpetd on %s gave no answer within %s: see its log", a.socket, questionTimeout)
+	}
+	return err
 }
 
 // plainError takes gRPC's wrapping off an error of limpetd: its text was

@@ -58,8 +58,7 @@ func writeImages(w io.Writer, list []*runtime.Image, all, whole bool) error {
 	return t.Flush()
 }
 
-// idDigits is as much of an id as people need; CRI takes any prefix that fits
-// one thing alone.
+// idDigits is as much of an id as people need.
 const idDigits = 12
 
 func shortID(id string, whole bool) string {

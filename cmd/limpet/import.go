@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +17,7 @@ into the limpetd of this node. "-" reads an archive from standard input. Images
 keep the names that the archive gives them.
 `
 
-func importArchive(ctx context.Context, a *app, args []string) error {
+func importArchive(ctx context.Context, a *app, args []string) (err error) {
 	rest, err := a.parse(a.flags("import"), args, 1, "import FILE")
 	if err != nil {
 		return err
@@ -25,12 +26,12 @@ func importArchive(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer archive.close()
+	defer func() { err = errors.Join(err, archive.close()) }()
 	d, err := a.dial()
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer func() { err = errors.Join(err, d.close()) }()
 	p := a.progress()
 	images, err := d.admin.Import(ctx, &counted{r: archive.r, p: p, stage: "import " + rest[0], total: archive.size})
 	p.end()
@@ -62,12 +63,12 @@ func (a *app) writeImported(images []admin.Image) error {
 type archive struct {
 	r     io.Reader
 	size  int64
-	close func()
+	close func() error
 }
 
 func (a *app) openArchive(name string) (archive, error) {
 	if name == "-" {
-		return archive{r: a.in, close: func() {}}, nil
+		return archive{r: a.in, close: func() error { return nil }}, nil
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -80,5 +81,5 @@ func (a *app) openArchive(name string) (archive, error) {
 	if err != nil {
 		return archive{}, err
 	}
-	return archive{r: f, size: info.Size(), close: func() { _ = f.Close() }}, nil
+	return archive{r: f, size: info.Size(), close: f.Close}, nil
 }

@@ -6,20 +6,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
+	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
 	"github.com/limpet-cri/limpet/image"
+	"github.com/limpet-cri/limpet/image/reference"
 )
 
 const inspectHelp = `
 Says what something is, whether it runs here, what it imports and exports, and
 whether it is compiled. FILE is a file; else the image is looked for on this
-node, and if it is not there, in its registry.
+node, by name or id, and if it is not there, in its registry.
 
   --registry               ask the registry without asking this node
   --json                   everything, as JSON
@@ -59,36 +62,90 @@ type view struct {
 // lookAt finds what a name stands for: a file, an image of this node, or one
 // of a registry.
 func (a *app) lookAt(ctx context.Context, name string, skip bool, remote func(*progress) image.RemoteOptions) (view, error) {
-	if info, err := os.Stat(name); err == nil && info.Mode().IsRegular() && !skip {
-		i, err := image.InspectFile(name)
-		return view{Inspection: i, where: "file"}, err
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return view{}, err
-	}
-	var node error
+	noFile := errors.New("only the registry was to be asked")
 	if !skip {
-		v, found, err := a.onNode(ctx, name)
-		if found {
+		info, err := os.Stat(name)
+		switch {
+		case err == nil && info.Mode().IsRegular():
+			i, err := image.InspectFile(name)
+			return view{Inspection: i, where: "file"}, err
+		case err == nil:
+			noFile = fmt.Errorf("%s is no regular file", name)
+		case filepath.IsAbs(name) || !filepath.IsLocal(name) || strings.HasPrefix(name, "./"):
+			return view{}, err // a path, whatever it leads to
+		default:
+			noFile = fmt.Errorf("there is no file %s", name)
+		}
+	}
+	_, isID := reference.ID(name)
+	if _, err := reference.Parse(name); err != nil && !isID {
+		return view{}, fmt.Errorf("%w, and it names no image: %w", noFile, err)
+	}
+	node := errors.New("not asked")
+	if !skip {
+		v, err := a.onNode(ctx, name)
+		if err == nil {
 			return v, nil
 		}
 		node = err
 	}
+	if isID {
+		return view{}, fmt.Errorf("%w, and an id is known on its node alone: %w", noFile, node)
+	}
 	p := a.progress()
 	i, err := image.InspectRemote(ctx, name, remote(p))
 	p.end()
-	if err != nil && node != nil {
-		return view{}, fmt.Errorf("no such file; not asked on this node: %w; in the registry: %w", node, err)
+	if err != nil && !skip {
+		return view{}, fmt.Errorf("%w; on this node: %w; in the registry: %w", noFile, node, err)
 	}
 	return view{Inspection: i, where: "registry"}, err
 }
 
-func (a *app) onNode(ctx context.Context, name string) (v view, found bool, err error) {
-	err = a.ask(ctx, func(ctx context.Context, d *daemon) error {
-		found, err = d.admin.Inspect(ctx, name, &v.Inspection)
+var errNotHere = errors.New("no such image")
+
+// onNode asks limpetd for an image by a name, a digest, or an id or as much of
+// one as "limpet images" prints.
+func (a *app) onNode(ctx context.Context, name string) (v view, err error) {
+	v.where, v.node = "this node", true
+	return v, a.ask(ctx, func(ctx context.Context, d *daemon) error {
+		found, err := d.admin.Inspect(ctx, name, &v.Inspection)
+		if err != nil || found {
+			return err
+		}
+		id, err := d.imageID(ctx, name)
+		if err != nil {
+			return err
+		}
+		if found, err = d.admin.Inspect(ctx, id, &v.Inspection); err == nil && !found {
+			err = errNotHere
+		}
 		return err
 	})
-	v.where, v.node = "this node", true
-	return v, found && err == nil, err
+}
+
+// imageID finds the one image whose id begins so.
+func (d *daemon) imageID(ctx context.Context, prefix string) (id string, err error) {
+	prefix = strings.TrimPrefix(prefix, "sha256:")
+	if len(prefix) < idDigits || strings.Trim(prefix, "0123456789abcdef") != "" {
+		return "", errNotHere
+	}
+	r, err := d.images.ListImages(ctx, &runtime.ListImagesRequest{})
+	if err != nil {
+		return "", err
+	}
+	for _, img := range r.GetImages() {
+		if !strings.HasPrefix(strings.TrimPrefix(img.GetId(), "sha256:"), prefix) {
+			continue
+		}
+		if id != "" {
+			return "", fmt.Errorf("%s begins the ids of several images", prefix)
+		}
+		id = img.GetId()
+	}
+	if id == "" {
+		err = errNotHere
+	}
+	return id, err
 }
 
 func writeInspection(w io.Writer, v view) error {
@@ -199,16 +256,16 @@ func writeList(w io.Writer, title string, lines []string) error {
 }
 
 func role(m image.Inspected) string {
-	what := "library: it exports no _start"
+	what := "library"
 	if m.IsCommand() {
 		what = "command"
 	} else if m.IsReactor() {
-		what = "reactor: it exports no _start"
+		what = "reactor"
 	}
 	if p := m.WASI(); p != "" {
 		return what + " for " + p
 	}
-	return what + " that imports no WASI"
+	return what + " without WASI"
 }
 
 func yesNo(b bool) string {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -30,10 +31,10 @@ func openLayout(dir string) (archive, error) {
 		}
 		w.CloseWithError(err) // nil is the end
 	}()
-	return archive{r: r, close: func() {
-		_ = r.Close()
+	return archive{r: r, close: func() error {
+		err := r.Close() // which ends the goroutine, should it still write
 		<-done
-		_ = root.Close()
+		return errors.Join(err, root.Close())
 	}}, nil
 }
 
@@ -62,8 +63,7 @@ func writeTree(t *tar.Writer, tree fs.FS) error {
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // opened for reading
 		_, err = io.Copy(t, f)
-		return err
+		return errors.Join(err, f.Close())
 	})
 }

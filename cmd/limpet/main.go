@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -24,6 +25,9 @@ const (
 	defaultSocket = "/run/limpet/limpetd.sock"
 	socketEnv     = "LIMPET_SOCKET"
 )
+
+// exitInterrupted is what a shell expects of a program that Ctrl-C ended.
+const exitInterrupted = 130
 
 // errUsage is a wrong call; what is right has been printed.
 var errUsage = errors.New("wrong call")
@@ -36,6 +40,8 @@ type app struct {
 	terminal bool
 	width    int
 	socket   string
+	// host is the limpet-host beside this program.
+	host string
 }
 
 // subcommand is one thing that limpet does.
@@ -65,7 +71,13 @@ func main() {
 	if s := os.Getenv(socketEnv); s != "" {
 		a.socket = s
 	}
+	if self, err := os.Executable(); err == nil {
+		a.host = filepath.Join(filepath.Dir(self), "limpet-host")
+	}
 	code := a.main(ctx, os.Args[1:])
+	if ctx.Err() != nil {
+		code = exitInterrupted
+	}
 	stop()
 	os.Exit(code)
 }
@@ -74,11 +86,12 @@ func main() {
 // call, 1 for a failure.
 func (a *app) main(ctx context.Context, args []string) int {
 	flags := a.flags("limpet")
-	flags.Usage = func() { a.help(a.err) }
 	flags.StringVar(&a.socket, "socket", a.socket, "limpetd's socket")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		a.help(a.out)
 		return 0
 	} else if err != nil {
+		_, _ = fmt.Fprintf(a.err, "limpet: %v; see limpet help\n", err)
 		return 2
 	}
 	args = flags.Args()
@@ -91,19 +104,27 @@ func (a *app) main(ctx context.Context, args []string) int {
 	}
 	for _, c := range commands() {
 		if c.name == args[0] {
-			return a.report(c.run(ctx, a, args[1:]))
+			return a.report(ctx, c, c.run(ctx, a, args[1:]))
 		}
 	}
-	_, _ = fmt.Fprintf(a.err, "limpet: there is no command %q; see limpet help\n", args[0])
+	return a.unknown(args[0])
+}
+
+func (a *app) unknown(name string) int {
+	_, _ = fmt.Fprintf(a.err, "limpet: there is no command %q; see limpet help\n", name)
 	return 2
 }
 
-func (a *app) report(err error) int {
+func (a *app) report(ctx context.Context, c subcommand, err error) int {
 	switch {
-	case err == nil || errors.Is(err, flag.ErrHelp):
+	case err == nil:
 		return 0
+	case errors.Is(err, flag.ErrHelp):
+		return a.helpOn([]string{c.name})
 	case errors.Is(err, errUsage):
 		return 2
+	case ctx.Err() != nil:
+		err = errors.New("interrupted")
 	}
 	_, _ = fmt.Fprintf(a.err, "limpet: %v\n", err)
 	return 1
@@ -123,34 +144,37 @@ func (a *app) helpOn(args []string) int {
 		a.help(a.out)
 		return 0
 	}
+	if len(args) > 1 {
+		_, _ = fmt.Fprint(a.err, "usage: limpet help [COMMAND]\n")
+		return 2
+	}
 	for _, c := range commands() {
 		if c.name == args[0] {
 			_, _ = fmt.Fprintf(a.out, "limpet %s\n\n%s\n", strings.TrimSpace(c.name+" "+c.args), strings.TrimSpace(c.more))
 			return 0
 		}
 	}
-	_, _ = fmt.Fprintf(a.err, "limpet: there is no command %q\n", args[0])
-	return 2
+	return a.unknown(args[0])
 }
 
 func (a *app) flags(name string) *flag.FlagSet {
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
-	f.SetOutput(a.err)
+	f.SetOutput(io.Discard) // what is wrong is said in words of ours
+	f.Usage = func() {}
 	return f
 }
 
 // parse reads a command's flags, wherever among the arguments they stand, and
 // wants n arguments besides.
 func (a *app) parse(f *flag.FlagSet, args []string, n int, synopsis string) ([]string, error) {
-	f.Usage = func() {
-		_, _ = fmt.Fprintf(a.err, "usage: limpet %s\n", synopsis)
-		f.PrintDefaults()
-	}
+	usage := func() { _, _ = fmt.Fprintf(a.err, "usage: limpet %s; limpet help %s says more\n", synopsis, f.Name()) }
 	var rest []string
 	for {
 		if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
 			return nil, err
 		} else if err != nil {
+			_, _ = fmt.Fprintf(a.err, "limpet: %s: %v\n", f.Name(), err)
+			usage()
 			return nil, errUsage
 		}
 		if f.NArg() == 0 {
@@ -159,7 +183,7 @@ func (a *app) parse(f *flag.FlagSet, args []string, n int, synopsis string) ([]s
 		rest, args = append(rest, f.Arg(0)), f.Args()[1:]
 	}
 	if len(rest) != n {
-		f.Usage()
+		usage()
 		return nil, errUsage
 	}
 	return rest, nil

@@ -53,10 +53,11 @@ func (*fakeDaemon) ListContainers(context.Context, *runtime.ListContainersReques
 
 func (*fakeDaemon) ContainerStatus(_ context.Context, r *runtime.ContainerStatusRequest) (*runtime.ContainerStatusResponse, error) {
 	s := &runtime.ContainerStatus{
-		Metadata: &runtime.ContainerMetadata{Name: r.GetContainerId()}, Image: &runtime.ImageSpec{Image: "sha256:x", UserSpecifiedImage: "r/b:2"},
+		Metadata: &runtime.ContainerMetadata{Name: r.GetContainerId()}, Image: &runtime.ImageSpec{Image: "sha256:bbbbbbbbbbbbbbbbbbbb", UserSpecifiedImage: "r/b:2"},
 		State: runtime.ContainerState_CONTAINER_RUNNING, StartedAt: time.Now().Add(-5 * time.Minute).UnixNano(),
 	}
 	if r.GetContainerId() == "c2" {
+		s.Image.UserSpecifiedImage = "" // made by id
 		s.State, s.ExitCode, s.Reason, s.FinishedAt = runtime.ContainerState_CONTAINER_EXITED, 3, "Error", time.Now().Add(-3*time.Hour).UnixNano()
 	}
 	return &runtime.ContainerStatusResponse{Status: s}, nil
@@ -68,7 +69,7 @@ func (f *fakeDaemon) Import(_ context.Context, archive io.Reader) (images []admi
 }
 
 func (*fakeDaemon) Inspect(_ context.Context, ref string) (any, bool, error) {
-	if ref != "r/b:2" {
+	if ref != "r/b:2" && ref != "sha256:bbbbbbbbbbbbbbbbbbbb" {
 		return nil, false, nil
 	}
 	return map[string]any{
@@ -126,13 +127,14 @@ func TestCommands(t *testing.T) {
 		{"images", []string{"images"}, 0, []string{"IMAGE", "r/a@sha256:cc", "aaaaaaaaaaaa ", "10 B", "r/b:1", "r/b:2", "3.0 MiB"}, nil, "none"},
 		{"all images", []string{"images", "--all", "--ids"}, 0, []string{"<none>", "sha256:dddddddddddddddddddd"}, nil, ""},
 		{"ps", []string{"ps"}, 0, []string{"POD", "default/bare", "-", "Ready", "default/web", "c1", "Running", "5m", "r/b:2"}, nil, "Exited"},
-		{"all ps", []string{"ps", "--all"}, 0, []string{"c2", "Exited 3 (Error)", "3h"}, nil, ""},
+		{"all ps", []string{"ps", "--all"}, 0, []string{"c2", "Exited 3 (Error)", "3h", "r/b:2"}, nil, "sha256"},
 		{"version", []string{"version"}, 0, []string{"limpet ", "limpetd 1.2.3", "engine  e5"}, nil, ""},
 		{"import", []string{"import", "-"}, 0, []string{"r/c:1 (wasm artifact, 2.0 KiB)"}, []string{"import -"}, ""},
 		{"import layout", []string{"import", layout}, 0, []string{"r/c:1"}, nil, ""},
 		{"import nothing", []string{"import", t.TempDir()}, 1, nil, []string{"without an OCI layout"}, ""},
 		{"inspect on the node", []string{"inspect", "r/b:2"}, 0, []string{"r/b:2", "this node", "runs here", "yes", "b.wasm", "compiled", "yes", "command", "_start", "func()"}, nil, ""},
-		{"inspect file", []string{"inspect", module}, 0, []string{"file", "core WebAssembly module", "8 B", "m.wasm", "library"}, nil, "compiled"},
+		{"inspect file", []string{"inspect", module}, 0, []string{"file", "core WebAssembly module", "8 B", "no: it exports no _start", "m.wasm", "library without WASI"}, nil, "compiled"},
+		{"inspect by id", []string{"inspect", "bbbbbbbbbbbb"}, 0, []string{"r/b:2", "this node"}, nil, ""},
 		{"inspect json", []string{"inspect", module, "--json"}, 0, []string{`"Digest": "sha256:`}, nil, ""},
 		{"no command", nil, 2, nil, []string{"limpet push", "limpet ps"}, ""},
 		{"unknown command", []string{"run"}, 2, nil, []string{`no command "run"`}, ""},
@@ -140,7 +142,7 @@ func TestCommands(t *testing.T) {
 		{"unknown flag", []string{"ps", "--what"}, 2, nil, []string{"-what", "usage: limpet ps"}, ""},
 		{"help", []string{"help"}, 0, []string{"limpet import FILE", "LIMPET_SOCKET"}, nil, ""},
 		{"help on a command", []string{"help", "push"}, 0, []string{"limpet push FILE REF", "CNCF"}, nil, ""},
-		{"help flag", []string{"push", "--help"}, 0, nil, []string{"usage: limpet push"}, ""},
+		{"help flag", []string{"push", "--help"}, 0, []string{"limpet push FILE REF", "--annotation"}, nil, ""},
 		{"push of no file", []string{"push", "/nonexistent.wasm", "127.0.0.1:1/a:b"}, 1, nil, []string{"no such file"}, ""},
 		{"push to no name", []string{"push", module, "UPPER CASE"}, 1, nil, []string{"invalid image reference"}, ""},
 	} {

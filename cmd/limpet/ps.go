@@ -56,6 +56,10 @@ func (d *daemon) processes(ctx context.Context, all bool) ([]process, error) {
 	if err != nil {
 		return nil, err
 	}
+	named, err := d.imageNames(ctx)
+	if err != nil {
+		return nil, err
+	}
 	names, bare := map[string]string{}, map[string]*runtime.PodSandbox{}
 	for _, p := range pods.GetItems() {
 		names[p.GetId()] = p.GetMetadata().GetNamespace() + "/" + p.GetMetadata().GetName()
@@ -73,6 +77,7 @@ func (d *daemon) processes(ctx context.Context, all bool) ([]process, error) {
 		}
 		if ok {
 			r.pod = names[c.GetPodSandboxId()]
+			r.image = cmp.Or(named[r.image], r.image)
 			rows = append(rows, r)
 		}
 	}
@@ -86,6 +91,22 @@ func (d *daemon) processes(ctx context.Context, all bool) ([]process, error) {
 		}
 	}
 	return rows, nil
+}
+
+// imageNames has a name for each image's id: a container that was made by id
+// is not told otherwise.
+func (d *daemon) imageNames(ctx context.Context) (map[string]string, error) {
+	r, err := d.images.ListImages(ctx, &runtime.ListImagesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]string{}
+	for _, img := range r.GetImages() {
+		if tags := img.GetRepoTags(); len(tags) > 0 {
+			names[img.GetId()] = tags[0]
+		}
+	}
+	return names, nil
 }
 
 // container asks for what the list does not tell; false if it has gone since.

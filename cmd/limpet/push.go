@@ -47,7 +47,7 @@ func push(ctx context.Context, a *app, args []string) error {
 	done, err := image.Push(ctx, rest[0], rest[1], o)
 	p.end()
 	if err != nil {
-		return fmt.Errorf("push: %w", err)
+		return err
 	}
 	_, err = fmt.Fprintf(a.out, "%s\n%s (%s)\n", done.Ref, done.Repeat, bytesText(done.Size))
 	return err
@@ -56,11 +56,20 @@ func push(ctx context.Context, a *app, args []string) error {
 // remoteFlags are those of every command that asks a registry. What it returns
 // makes the options once they are parsed.
 func (a *app) remoteFlags(f *flag.FlagSet) func(*progress) image.RemoteOptions {
-	docker := f.String("docker-config", dockerConfig(), "credentials, in the format of docker's config.json")
-	hosts := f.String("hosts-dir", existing(defaultHosts), "folder with a hosts.toml per registry")
+	docker, hosts := dockerConfig(), existing(defaultHosts)
+	// What is named and is not there would be passed over in silence.
+	there := func(to *string) func(string) error {
+		return func(s string) error {
+			*to = s
+			_, err := os.Stat(s)
+			return err
+		}
+	}
+	f.Func("docker-config", "credentials, in the format of docker's config.json", there(&docker))
+	f.Func("hosts-dir", "folder with a hosts.toml per registry", there(&hosts))
 	return func(p *progress) image.RemoteOptions {
 		return image.RemoteOptions{
-			HostsDir: *hosts, DockerConfig: *docker,
+			HostsDir: hosts, DockerConfig: docker,
 			Progress: func(s image.Progress) {
 				if s.Stage != "done" {
 					p.set(s.Stage, s.Done, s.Total)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os/exec"
 	goruntime "runtime"
 	"runtime/debug"
 	"strings"
@@ -13,7 +14,7 @@ import (
 
 const versionHelp = `
 Prints the version of limpet, and those of the limpetd and the engine of this
-node if it answers.
+node if it answers. The engine's line says until when its authors mend it.
 `
 
 func showVersion(ctx context.Context, a *app, args []string) error {
@@ -38,8 +39,26 @@ func showVersion(ctx context.Context, a *app, args []string) error {
 	if err != nil {
 		// That no limpetd runs here is an answer, not a failure.
 		_, _ = fmt.Fprintf(a.out, "limpetd not asked: %v\n", err)
+		if e := a.hostEngine(ctx); e != "" {
+			_, _ = fmt.Fprintf(a.out, "engine  %s, in %s\n", e, a.host)
+		}
 	}
 	return nil
+}
+
+// hostEngine is what the limpet-host beside this program says of its engine,
+// or "" where there is none: limpet itself links no engine.
+func (a *app) hostEngine(ctx context.Context) string {
+	if existing(a.host) == "" {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, a.host, "version").Output()
+	if err != nil {
+		return "unknown: " + err.Error()
+	}
+	return strings.TrimSpace(string(out))
 }
 
 // release is the version that make build VERSION=... stamps in, for builds that

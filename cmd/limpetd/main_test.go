@@ -224,6 +224,9 @@ func TestDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = first.cmd.Wait()
+	if !strings.Contains(first.errs.String(), "supported until") {
+		t.Errorf("it does not tell of its engine: %s", first.errs)
+	}
 	third := launch(t, dir, config)
 	third.hears(t, "READY=1")
 	if err := third.cmd.Process.Signal(syscall.SIGTERM); err != nil {

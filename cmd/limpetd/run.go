@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,10 +55,11 @@ func run(s settings, log *slog.Logger) (err error) {
 	}
 	defer closing(&err, hosts.Close)
 
-	engine, err := hosts.EngineKey(ctx, nil)
+	engine, err := askEngine(ctx, hosts, s.hosts.HostPath)
 	if err != nil {
 		return fmt.Errorf("hosts: %s does not answer as a limpet-host: %w; install the one that was built with this limpetd, or set hosts.path", s.hosts.HostPath, err)
 	}
+	log.Info("hosts answer", "engine", engine.version, "path", s.hosts.HostPath)
 
 	images, err := image.New(ctx, s.images, hosts, log)
 	if err != nil {
@@ -128,8 +131,25 @@ func serve(ctx context.Context, s settings, server *cri.Server, registry *promet
 	return parts.Wait()
 }
 
+// engine is what the host binary says of the engine that is linked into it.
+type engine struct{ version, key string }
+
+// versionTimeout bounds the question for the version, which is answered at once.
+const versionTimeout = 10 * time.Second
+
+func askEngine(ctx context.Context, hosts *shim.Supervisor, path string) (e engine, err error) {
+	if e.key, err = hosts.EngineKey(ctx, nil); err != nil {
+		return e, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, versionTimeout)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, path, "version").Output()
+	e.version = strings.TrimSpace(string(out))
+	return e, err
+}
+
 // about gathers what the server tells of this node.
-func about(s settings, engine string, groups *cgroup.Hierarchy) cri.About {
+func about(s settings, e engine, groups *cgroup.Hierarchy) cri.About {
 	return cri.About{
 		Version:        version(),
 		Handlers:       slices.Sorted(maps.Keys(s.pods.Handlers)),
@@ -138,7 +158,7 @@ func about(s settings, engine string, groups *cgroup.Hierarchy) cri.About {
 			"root": s.pods.Root, "run": s.pods.Run, "host": s.hosts.HostPath,
 			"handlers": strings.Join(slices.Sorted(maps.Keys(s.pods.Handlers)), " "),
 			"cgroups":  fmt.Sprintf("version %d", groups.Version()),
-			"engine":   engine,
+			"engine":   e.version, "engine_key": e.key,
 		},
 	}
 }
