@@ -75,6 +75,46 @@ func readAll(db *bolt.DB) (err error) {
 	})
 }
 
+// checkSnapshotter looks at the snapshotter's own database before it is used:
+// the snapshotter opens it late, without a bound in time, and panics on damage.
+// Without it our database tells of snapshots that cannot be used or replaced.
+func (s *Store) checkSnapshotter() error {
+	path := filepath.Join(s.root, snapshotFolders[s.snName], "metadata.db")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		if s.hasSnapshots() {
+			return fmt.Errorf("%w: %s is gone", errDamaged, path)
+		}
+		return nil
+	}
+	db, err := openBolt(path)
+	if err != nil {
+		return err
+	}
+	if s.Unclean() {
+		err = readAll(db)
+	}
+	return errors.Join(err, db.Close())
+}
+
+// hasSnapshots says whether the database tells of snapshots, which it keeps in
+// v1/NAMESPACE/snapshots/SNAPSHOTTER.
+func (s *Store) hasSnapshots() (has bool) {
+	_ = s.bolt.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket([]byte("v1"))
+		for _, name := range []string{Namespace, "snapshots", s.snName} {
+			if b != nil {
+				b = b.Bucket([]byte(name))
+			}
+		}
+		if b != nil {
+			k, _ := b.Cursor().First()
+			has = k != nil
+		}
+		return nil
+	})
+	return has
+}
+
 func initDB(db *metadata.DB) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

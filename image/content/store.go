@@ -129,10 +129,14 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 			return nil, err
 		}
 	}
+	s.chooseSnapshotter(cfg)
+	if err := s.checkSnapshotter(); err != nil {
+		return nil, err
+	}
 	if s.raw, err = local.NewStore(filepath.Join(cfg.Root, "content")); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
-	if err := s.openSnapshotter(cfg); err != nil {
+	if err := s.openSnapshotter(); err != nil {
 		return nil, err
 	}
 	s.db = metadata.NewDB(bdb, s.raw, map[string]snapshots.Snapshotter{s.snName: s.rawSn})
@@ -143,19 +147,27 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) openSnapshotter(cfg Config) (err error) {
+func (s *Store) chooseSnapshotter(cfg Config) {
 	s.snName = cfg.Snapshotter
-	if s.snName == "" {
-		s.snName = Native
-		if os.Geteuid() == 0 && overlayWorks(cfg.Root) == nil {
-			s.snName = Overlay
-		}
+	if s.snName != "" {
+		return
 	}
+	s.snName = Native
+	if os.Geteuid() == 0 && overlayWorks(cfg.Root) == nil {
+		s.snName = Overlay
+	}
+}
+
+// snapshotFolders are the snapshotters' folders below the root.
+var snapshotFolders = map[string]string{Overlay: "overlay", Native: "native"}
+
+func (s *Store) openSnapshotter() (err error) {
+	dir := filepath.Join(s.root, snapshotFolders[s.snName])
 	switch s.snName {
 	case Overlay:
-		s.rawSn, err = overlay.NewSnapshotter(filepath.Join(cfg.Root, "overlay"))
+		s.rawSn, err = overlay.NewSnapshotter(dir)
 	case Native:
-		s.rawSn, err = native.NewSnapshotter(filepath.Join(cfg.Root, "native"))
+		s.rawSn, err = native.NewSnapshotter(dir)
 	default:
 		err = fmt.Errorf("unknown, wanted %s or %s", Overlay, Native)
 	}
