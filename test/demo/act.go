@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -84,8 +85,14 @@ func (a *act) config(n *node.Node) (*runtime.PodSandboxConfig, *runtime.Containe
 	s := node.Sandbox(a.name, filepath.Join(n.Dir, "logs", a.name), n.Cgroup, runtime.NamespaceMode_POD)
 	c := node.Container(a.name, a.image, a.args...)
 	c.Envs, c.Mounts = a.env, a.mounts
+	belong(c, s)
 	c.Linux.Resources.MemoryLimitInBytes = a.memory
 	return s, c
+}
+
+// belong gives the container the labels by which crictl ps names its pod.
+func belong(c *runtime.ContainerConfig, s *runtime.PodSandboxConfig) {
+	maps.Copy(c.Labels, s.Labels)
 }
 
 // play runs the pod to its end.

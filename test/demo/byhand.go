@@ -17,6 +17,7 @@ func byHand(n *node.Node, keep bool) error {
 	ref := n.Registry + "/hello:1"
 	s := node.Sandbox("by-hand", filepath.Join(n.Dir, "logs", "by-hand"), n.Cgroup, runtime.NamespaceMode_POD)
 	c := node.Container("hello", ref)
+	belong(c, s)
 	pod, container := filepath.Join(n.Dir, "pod.json"), filepath.Join(n.Dir, "container.json")
 	if err := writeJSON(pod, s); err != nil {
 		return err
@@ -37,6 +38,7 @@ func byHand(n *node.Node, keep bool) error {
   POD=$(crictl runp --runtime limpet %s)
   CTR=$(crictl create $POD %s %s)
   crictl start $CTR
+  crictl ps -a
   crictl logs $CTR
   crictl inspect $CTR
   crictl stopp $POD && crictl rmp $POD

@@ -138,7 +138,7 @@ func TestDemo(t *testing.T) {
 		}
 		script.WriteString(l)
 	}
-	if n := strings.Count(script.String(), "crictl"); n < 9 {
+	if n := strings.Count(script.String(), "crictl"); n < 10 {
 		t.Fatalf("%d crictl lines in\n%s", n, script.String())
 	}
 	peers, err := filepath.Abs("../../build/peers")
@@ -148,6 +148,9 @@ func TestDemo(t *testing.T) {
 	sh := exec.Command("sh", "-eu", "-c", script.String())
 	sh.Env = append(os.Environ(), "PATH="+peers+":"+os.Getenv("PATH"))
 	out, err := sh.CombinedOutput()
+	if strings.Contains(string(out), " unknown ") {
+		t.Errorf("crictl does not know whose container it is:\n%s", out)
+	}
 	if err != nil || !strings.Contains(string(out), "\nHello from WebAssembly") {
 		t.Errorf("the lines by hand: %v\n%s\n%s", err, script.String(), out)
 	}

@@ -89,7 +89,7 @@ func newExamples(t *testing.T) *examples {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute*slowness(t))
 	defer cancel()
 	hosts := t.TempDir()
 	n, err := node.Start(ctx, node.Options{Config: fmt.Sprintf("\n[images]\nhosts_dir = %q\n", hosts)})
