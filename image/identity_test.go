@@ -137,3 +137,51 @@ func TestNames(t *testing.T) {
 	}
 	left(t, s)
 }
+
+// TestUsage: blobs, unpacked layers and compiled code all count, and go.
+func TestUsage(t *testing.T) {
+	const size = 1 << 20
+	srv := newServer(t)
+	s, _ := open(t, Config{})
+	ctx := context.Background()
+	usage := func() uint64 {
+		t.Helper()
+		u, err := s.Usage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Bytes
+	}
+	empty := usage()
+	module := largeModule(size)
+	srv.image("a", "v1", v0Type, v0(module), rawLayer("application/wasm", module))
+	srv.image("b", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/b.wasm"),
+		tarLayer(t, "gzip", file{name: "b.wasm", body: string(module)}))
+	for _, c := range []struct {
+		repo   string
+		copies uint64 // of the module that come with it
+	}{
+		{"a", 2}, // blob, code
+		{"b", 2}, // blob, file; the code is there
+	} {
+		before := usage()
+		img, err := s.Pull(ctx, srv.ref(c.repo, "v1"), PullOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img.Size < size {
+			t.Errorf("%s: size %d", c.repo, img.Size)
+		}
+		if got := usage() - before; got < c.copies*size || got > c.copies*size+size/2 {
+			t.Errorf("%s takes %d bytes more, want about %d", c.repo, got, c.copies*size)
+		}
+	}
+	for _, repo := range []string{"a", "b"} {
+		if err := s.Remove(ctx, srv.ref(repo, "v1")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := usage(); got != empty {
+		t.Errorf("%d bytes after everything was removed, %d before", got, empty)
+	}
+}

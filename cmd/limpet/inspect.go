@@ -69,6 +69,8 @@ func (a *app) lookAt(ctx context.Context, name string, skip bool, remote func(*p
 		case err == nil && info.Mode().IsRegular():
 			i, err := image.InspectFile(name)
 			return view{Inspection: i, where: "file"}, err
+		case err == nil && info.IsDir():
+			noFile = fmt.Errorf("%s is a folder", name)
 		case err == nil:
 			noFile = fmt.Errorf("%s is no regular file", name)
 		case filepath.IsAbs(name) || !filepath.IsLocal(name) || strings.HasPrefix(name, "./"):
