@@ -202,7 +202,7 @@ func (s *Store) CollectSoon() {
 
 func (s *Store) collector(ctx context.Context) {
 	defer close(s.done)
-	t := time.NewTicker(collectEvery)
+	t := time.NewTicker(s.every)
 	defer t.Stop()
 	for {
 		select {

@@ -76,6 +76,7 @@ type Store struct {
 
 	holds      holds
 	collecting sync.Mutex
+	every      time.Duration
 	wake       chan struct{}
 	stop       context.CancelFunc
 	done       chan struct{}
@@ -111,7 +112,7 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: cfg.Root, log: log, bolt: bdb, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
+	s := &Store{root: cfg.Root, log: log, bolt: bdb, every: collectEvery, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
 	s.verifying.held = map[digest.Digest]chan struct{}{}
 	ok := false
 	defer func() {
