@@ -26,6 +26,7 @@ import (
 	"github.com/limpet-cri/limpet/image"
 	"github.com/limpet-cri/limpet/image/precompile"
 	"github.com/limpet-cri/limpet/shim/spec"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // site is a server on a socket over real parts, a registry on loopback beside
@@ -47,20 +48,7 @@ type site struct {
 // ordinary user those are noHosts and copier.
 func newSite(t *testing.T, hosts pod.Hosts, compiler precompile.Compiler) *site {
 	t.Helper()
-	// Not t.TempDir: its names are too long for sockets, and hosts of other
-	// users must be able to enter.
-	dir, err := os.MkdirTemp("", "limpet-cri-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Errorf("something is left: %v", err)
-		}
-	})
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir := scratch.Dir(t)
 	s := &site{dir: dir, socket: filepath.Join(dir, "s.sock"), log: &syncBuffer{}, registry: prometheus.NewRegistry(), served: make(chan error, 1)}
 	s.serveRegistry(t)
 	logger := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -15,6 +15,7 @@ import (
 	"github.com/limpet-cri/limpet/cri/pod"
 	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // whole is a site whose pods really run: with the limpet-host and the guests
@@ -38,19 +39,11 @@ func whole(t *testing.T) (s *site, guest func(name string) string) {
 			t.Skipf("needs make build guests: %v", err)
 		}
 	}
-	run, err := os.MkdirTemp("", "limpet-c-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	run := scratch.Dir(t)
 	groups, err := cgroup.Detect(cgroup.Root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(run); err != nil {
-			t.Error(err)
-		}
-	})
 	sup, err := shim.New(shim.Config{HostPath: host, RunDir: run, Cgroups: groups, CompileCgroup: "/" + filepath.Base(run)}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

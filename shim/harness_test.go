@@ -20,6 +20,7 @@ import (
 	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/logs"
 	"github.com/limpet-cri/limpet/shim/spec"
+	"github.com/limpet-cri/limpet/test/scratch"
 	"github.com/limpet-cri/limpet/wasm/wasmtime"
 )
 
@@ -29,23 +30,26 @@ const linkFlags = "-s -w -linkmode=external -extldflags '-static -Wl,--gc-sectio
 // hostEnv names a limpet-host to test instead of one that is built here.
 const hostEnv = "LIMPET_TEST_HOST"
 
+// unbuild removes what built made.
+var unbuild = func() error { return nil }
+
 // built is the limpet-host under test, made once.
 var built = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(hostEnv); path != "" {
 		return path, nil
 	}
-	dir, err := os.MkdirTemp("", "limpet-host-")
+	dir, done, err := scratch.Shared() // others than root run it
 	if err != nil {
 		return "", err
 	}
+	unbuild = done
 	path := filepath.Join(dir, "limpet-host")
 	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", linkFlags, "-o", path,
 		"github.com/limpet-cri/limpet/cmd/limpet-host").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	// Others than root run it.
-	return path, os.Chmod(dir, 0o755)
+	return path, nil
 })
 
 func TestMain(m *testing.M) {
@@ -54,8 +58,8 @@ func TestMain(m *testing.M) {
 		return
 	}
 	code := m.Run()
-	if path, err := built(); err == nil && os.Getenv(hostEnv) == "" {
-		os.RemoveAll(filepath.Dir(path))
+	if err := unbuild(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
@@ -102,17 +106,13 @@ func newNode(t testing.TB) *node {
 	}
 	n := &node{TB: t, dir: dir, codes: map[string]string{},
 		parent: fmt.Sprintf("/limpet-shim-test-%d-%d", os.Getpid(), time.Now().UnixNano())}
-	run, err := os.MkdirTemp("", "limpet-run-") // a short path: it holds sockets
-	if err != nil {
-		t.Fatal(err)
-	}
+	run := scratch.Dir(t) // a short path: it holds sockets
 	n.cfg = shim.Config{HostPath: host, RunDir: run, Cgroups: h}
 	n.open()
 	t.Cleanup(func() {
 		if n.sup != nil {
 			n.sup.Close()
 		}
-		os.RemoveAll(run)
 		g := h.Open(n.parent)
 		if err := g.Remove(context.Background()); err != nil {
 			t.Error(err)

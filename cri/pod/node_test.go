@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // node is a world with a disk, on which managers can be started again.
@@ -20,11 +22,7 @@ type node struct {
 func newNode(t testing.TB) *node {
 	t.Helper()
 	c := DefaultConfig()
-	dir, err := os.MkdirTemp("", "pod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := scratch.Dir(t)
 	c.Root, c.Run = filepath.Join(dir, "root"), filepath.Join(dir, "run")
 	return &node{world: newWorld(), t: t, cfg: c}
 }

@@ -1,6 +1,7 @@
 package pod_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/limpet-cri/limpet/image"
 	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // The tests in this package run the manager over the real parts: a registry on
@@ -34,24 +36,24 @@ const linkFlags = "-s -w -linkmode=external -extldflags '-static -Wl,--gc-sectio
 // hostEnv names a limpet-host to test instead of one that is built here.
 const hostEnv = "LIMPET_TEST_HOST"
 
-// builtDir is where built has put it, if anybody asked.
-var builtDir string
+// unbuild removes what built made.
+var unbuild = func() error { return nil }
 
 var built = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(hostEnv); path != "" {
 		return path, nil
 	}
-	dir, err := os.MkdirTemp("", "limpet-host-")
+	dir, done, err := scratch.Shared() // others than root run it
 	if err != nil {
 		return "", err
 	}
-	builtDir = dir
+	unbuild = done
 	path := filepath.Join(dir, "limpet-host")
 	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", linkFlags, "-o", path, "github.com/limpet-cri/limpet/cmd/limpet-host").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	return path, os.Chmod(dir, 0o755) // others than root run it
+	return path, nil
 })
 
 func TestMain(m *testing.M) {
@@ -59,8 +61,8 @@ func TestMain(m *testing.M) {
 		os.Exit(daemon(config))
 	}
 	code := m.Run()
-	if builtDir != "" {
-		os.RemoveAll(builtDir)
+	if err := unbuild(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	os.Exit(code)
 }
@@ -82,24 +84,14 @@ func newPlace(t testing.TB) place {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("", "limpet-pod-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	run, err := os.MkdirTemp("", "limpet-r-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	dir, run := scratch.Dir(t), scratch.Dir(t)
 	p := place{Dir: dir, Run: run, Host: host, Cgroup: "/" + filepath.Base(dir)}
 	t.Cleanup(func() {
 		h, err := cgroup.Detect(cgroup.Root)
 		if err == nil {
 			err = h.Open(p.Cgroup).Remove(context.Background())
 		}
-		if err = errors.Join(err, os.RemoveAll(dir), os.RemoveAll(run)); err != nil {
+		if err != nil {
 			t.Error(err)
 		}
 	})
@@ -194,7 +186,8 @@ func (p place) inventory(t testing.TB) []string {
 	return l
 }
 
-// hosts returns the processes that run our limpet-host.
+// hosts returns the processes that run our limpet-host for a container; one that
+// compiles, or names the engine, comes and goes by itself.
 func (p place) hosts() []string {
 	var l []string
 	entries, err := os.ReadDir("/proc")
@@ -202,7 +195,11 @@ func (p place) hosts() []string {
 		return nil
 	}
 	for _, e := range entries {
-		if exe, err := os.Readlink("/proc/" + e.Name() + "/exe"); err == nil && exe == p.Host {
+		exe, err := os.Readlink("/proc/" + e.Name() + "/exe")
+		if err != nil || exe != p.Host {
+			continue
+		}
+		if args, err := os.ReadFile("/proc/" + e.Name() + "/cmdline"); err == nil && bytes.Contains(args, []byte("\x00run\x00")) {
 			l = append(l, e.Name())
 		}
 	}

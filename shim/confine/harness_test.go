@@ -19,6 +19,7 @@ import (
 	"github.com/limpet-cri/limpet/shim/confine/filter"
 	"github.com/limpet-cri/limpet/shim/spec"
 	"github.com/limpet-cri/limpet/shim/thread"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // needRoot skips where namespaces and mounts cannot be made.
@@ -33,13 +34,15 @@ var probe struct {
 	once  sync.Once
 	path  string
 	err   error
-	clean func()
+	clean func() error
 }
 
 func TestMain(m *testing.M) {
 	code := m.Run()
 	if probe.clean != nil {
-		probe.clean()
+		if err := probe.clean(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
 	}
 	os.Exit(code)
 }
@@ -55,12 +58,12 @@ func buildProbe(t testing.TB) string {
 	}
 	needGo(t)
 	probe.once.Do(func() {
-		dir, err := os.MkdirTemp("", "limpet-confine")
+		dir, done, err := scratch.Shared()
 		if err != nil {
 			probe.err = err
 			return
 		}
-		probe.clean = func() { os.RemoveAll(dir) }
+		probe.clean = done
 		probe.path = filepath.Join(dir, "probe")
 		probe.err = goBuild(probe.path, "-DLIMPET_CONFINE_PROBE")
 	})
