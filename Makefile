@@ -36,6 +36,11 @@ HOSTFLAGS := -ldflags "-s -w -linkmode=external -extldflags '$(EXTLD)' $(ENGINE)
 GOFILES = $$(git ls-files --cached --others --exclude-standard '*.go')
 # Tests find the binaries and the guests here.
 export LIMPET_BUILD := $(abspath .)
+# A clone may belong to somebody else than root, who builds in it: git is told
+# that this is meant, or the go command gets no version from it and stops.
+export GIT_CONFIG_COUNT := 1
+export GIT_CONFIG_KEY_0 := safe.directory
+export GIT_CONFIG_VALUE_0 := $(abspath .)
 
 .PHONY: help build reproducible demo test e2e bench fuzz lint wasi-suite guests arm64 install uninstall clean need-go need-cc need-root
 
@@ -99,7 +104,7 @@ bench: need-root need-cc ## Limpet beside containerd and runc: build/bench/pods.
 	else echo "skipped: the comparison with containerd and runc, which could not be built (the reason is above)"; fi
 
 lint: need-cc ## gofmt, go vet, staticcheck
-	@bad=$$(gofmt -l $(GOFILES)); [ -z "$$bad" ] || { echo "gofmt these: $$bad" >&2; exit 1; }
+	@bad=$$(gofmt -l $(GOFILES) </dev/null); [ -z "$$bad" ] || { echo "gofmt these: $$bad" >&2; exit 1; }
 	@$(CGO) $(GO) vet -tags e2e ./...
 	@mkdir -p $(B)/bin
 	@cd test/tools && $(PURE) $(GO) build -o ../../$(B)/bin/staticcheck honnef.co/go/tools/cmd/staticcheck
