@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -27,7 +28,7 @@ const (
 )
 
 // load reads all names. An image that lacks a blob is left out, so that the
-// kubelet pulls it again; its names stay until then.
+// kubelet pulls it again.
 func (s *Service) load(ctx context.Context) (catalog, error) {
 	ctx = content.Context(ctx)
 	c := newCatalog()
@@ -39,6 +40,11 @@ func (s *Service) load(ctx context.Context) (catalog, error) {
 		e, err := s.describe(ctx, r.Target)
 		if err != nil {
 			s.log.Warn("image is incomplete and must be pulled again", "image", r.Name, "error", err)
+			// Not for other reasons, which may pass: another version of Limpet
+			// that refuses what this one takes.
+			if errors.Is(err, content.ErrDamaged) || errdefs.IsNotFound(err) {
+				s.giveUp(ctx, r.Name, []digest.Digest{r.Target.Digest})
+			}
 			continue
 		}
 		c.add(e, r.Name, r.Target.Digest, r.Labels[labelPinned] == "true")

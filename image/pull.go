@@ -88,7 +88,7 @@ func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, au
 	}
 	defer s.pulls.Release(1)
 	started := time.Now()
-	img, err := s.leased(ctx, pullLease+digest.FromString(r.String()).Encoded()[:32], func(ctx context.Context) (Image, error) {
+	img, err := s.leased(ctx, pullLeaseOf(r.String()), func(ctx context.Context) (Image, error) {
 		im, err := s.transfer(ctx, f, r, auth)
 		if err != nil {
 			return Image{}, err
@@ -101,6 +101,11 @@ func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, au
 	f.tell(Progress{Stage: "done", Done: 1, Total: 1})
 	s.log.Info("image pulled", "image", r.String(), "id", img.ID, "bytes", img.Size, "modules", len(img.Modules), "took", time.Since(started).String())
 	return img, nil
+}
+
+// pullLeaseOf names the lease of pulls of an image's name.
+func pullLeaseOf(name string) string {
+	return pullLease + digest.FromString(name).Encoded()[:32]
 }
 
 // leased runs work under a lease, which is kept when the work may be taken up

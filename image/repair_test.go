@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -220,8 +219,8 @@ func TestUncleanEnd(t *testing.T) {
 				if !strings.Contains(said.String(), d.String()) || !strings.Contains(said.String(), ref) {
 					t.Errorf("the log does not name blob %s and image %s:\n%s", d, ref, said)
 				}
-				if _, err := s.Pull(ctx, ref, PullOptions{}); err != nil {
-					t.Fatal(err)
+				if again, err := s.Pull(ctx, ref, PullOptions{}); err != nil || again.ID != img.ID {
+					t.Fatalf("pulled %+v, %v", again, err)
 				}
 				if _, ok, err := s.Status(ref); !ok || err != nil {
 					t.Errorf("after the pull: %v, %v", ok, err)
@@ -231,53 +230,6 @@ func TestUncleanEnd(t *testing.T) {
 				}
 			})
 		}
-	}
-}
-
-// TestCloseEndsTheBackground: Close waits for what follows a start, which goes
-// on at the next one.
-func TestCloseEndsTheBackground(t *testing.T) {
-	srv := newServer(t)
-	s, comp := open(t, Config{})
-	artifactOf(srv, "a", wasmModule("background"))
-	if _, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	s, _ = reopen(t, s, comp, func() { stopMachine(t, s.cfg.Root) })
-	s.end() // the background finds its context ended
-	s.background.Go(func() { s.settle(s.ctx) })
-	s, said := reopen(t, s, comp, func() {})
-	if !s.store.Unclean() {
-		t.Error("the work that was cut short is forgotten")
-	}
-	s.settle(context.Background())
-	if s.store.Unclean() || len(s.List("")) != 1 || strings.Contains(said.String(), "level=WARN") {
-		t.Errorf("unclean %v, images %v\n%s", s.store.Unclean(), s.List(""), said)
-	}
-}
-
-// TestCloseWaitsForTheBackground: the stores stay open until it has ended.
-func TestCloseWaitsForTheBackground(t *testing.T) {
-	s, _ := open(t, Config{})
-	ended := make(chan error, 1)
-	s.background.Go(func() {
-		<-s.ctx.Done()
-		var err error
-		for range 20 { // each waits for the disk
-			err = errors.Join(err, s.store.LetGo(nsContext(), "none"))
-		}
-		ended <- err
-	})
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Error(err)
-		}
-	default:
-		t.Error("Close did not wait")
 	}
 }
 
@@ -358,39 +310,4 @@ func parsed(t *testing.T, s *Service, ref string) ocispec.Manifest {
 		t.Fatal(err)
 	}
 	return m
-}
-
-// TestOldEngine: after an upgrade of the engine, code of the one before goes;
-// it is compiled again for whoever asks, by the first container or pull.
-func TestOldEngine(t *testing.T) {
-	srv := newServer(t)
-	s, comp := open(t, Config{Proposals: [][]string{{"threads"}}})
-	ctx := context.Background()
-	for _, name := range []string{"plain", "threads"} {
-		artifactOf(srv, name, wasmModule(name))
-		if _, err := s.Pull(ctx, srv.ref(name, "v1"), PullOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	old, err := filepath.Glob(filepath.Join(s.cfg.Root, "code", "*"))
-	if err != nil || len(old) != 4 {
-		t.Fatalf("code %v, %v", old, err)
-	}
-	s, _ = reopen(t, s, comp, func() {})
-	s.settle(ctx)
-	if now, err := filepath.Glob(filepath.Join(s.cfg.Root, "code", "*")); err != nil || !slices.Equal(now, old) {
-		t.Errorf("after a restart: %v, %v", now, err)
-	}
-	comp = &compilerFake{engine: "new "}
-	s, said := reopen(t, s, comp, func() {})
-	s.settle(ctx)
-	if err := s.store.Collect(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if n := countFiles(t, s, "code"); n != 0 || !strings.Contains(said.String(), "other engines is dropped") {
-		t.Errorf("%d files left\n%s", n, said)
-	}
-	if _, err := s.Prepare(ctx, srv.ref("plain", "v1"), "c", "", nil); err != nil || comp.runs.Load() != 1 {
-		t.Errorf("prepared: %v, compiled %d times", err, comp.runs.Load())
-	}
 }
