@@ -4,5 +4,6 @@
 //
 // Its tests stand behind the build tag e2e, since they need root and minutes:
 // make e2e. They keep to scratch folders, a cgroup of their own and addresses
-// that stay in the machine, and leave nothing behind.
+// that stay in the machine, and leave nothing behind. LIMPET_SLOW=N lets them
+// wait N times as long, for a machine that is emulated.
 package e2e
