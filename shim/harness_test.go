@@ -104,9 +104,8 @@ func newNode(t testing.TB) *node {
 			}
 		})
 	}
-	n := &node{TB: t, dir: dir, codes: map[string]string{},
-		parent: fmt.Sprintf("/limpet-shim-test-%d-%d", os.Getpid(), time.Now().UnixNano())}
 	run := scratch.Dir(t) // a short path: it holds sockets
+	n := &node{TB: t, dir: dir, codes: map[string]string{}, parent: "/" + filepath.Base(run)}
 	n.cfg = shim.Config{HostPath: host, RunDir: run, Cgroups: h}
 	n.open()
 	t.Cleanup(func() {

@@ -3,19 +3,25 @@
 //
 // A folder belongs to the process that holds a lock on it; the first call of a
 // process removes what belongs to nobody, mounts in it first. It never looks at
-// folders of other names or other users. Names are short, for sockets.
+// folders of other names or other users. Names are short, for sockets. A cgroup
+// at the top that is named as a folder goes with it, processes first.
 package scratch
 
 import (
+	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/shim/cgroup"
 )
 
 const prefix = "limpet-t-"
@@ -91,11 +97,39 @@ func sweep(place string) {
 			continue
 		}
 		// With a mount in it, removing would remove what is mounted.
-		if unmount(dir) == nil {
+		if end(filepath.Base(dir)) == nil && unmount(dir) == nil {
 			_ = os.RemoveAll(dir)
 		}
 		_ = lock.Close()
 	}
+}
+
+// end ends the processes of a cgroup and removes it.
+func end(name string) error {
+	h, err := cgroup.Detect(cgroup.Root)
+	if err != nil || os.Geteuid() != 0 {
+		return nil // none was made
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	// Of both versions, and of a container's groups below the pod's.
+	for _, top := range []string{filepath.Join(cgroup.Root, name), filepath.Join(cgroup.Root, "memory", name)} {
+		err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return nil // gone meanwhile, or never there
+			}
+			if rel, _ := filepath.Rel(cgroup.Root, path); h.Version() == 1 {
+				_, path, _ = strings.Cut(rel, "/")
+			} else {
+				path = rel
+			}
+			return h.Open("/" + path).Kill()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return h.Open("/" + name).Remove(ctx)
 }
 
 // unmount takes away all mounts below dir, the youngest first.
