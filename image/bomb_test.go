@@ -66,19 +66,25 @@ func TestBombs(t *testing.T) {
 			srv.t = t
 			srv.image("a", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"), guest,
 				layerSpec{mediaType: ocispec.MediaTypeImageLayerGzip, bytes: c.layer, diffID: diffID})
-			_, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{})
-			if c.says == "" {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v; want ErrTooLarge with %q", err, c.says)
-			}
-			left(t, s)
+			exceeds(t, s, srv.ref("a", "v1"), c.says)
 		})
 	}
+}
+
+// exceeds pulls what is above a bound, or, where says is "", within all.
+func exceeds(t *testing.T, s *Service, ref, says string) {
+	t.Helper()
+	_, err := s.Pull(context.Background(), ref, PullOptions{})
+	if says == "" {
+		if err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), says) {
+		t.Errorf("got %v; want ErrTooLarge with %q", err, says)
+	}
+	left(t, s)
 }
 
 // TestLayersTogether: many layers within their bound may be too much together.
@@ -99,17 +105,7 @@ func TestLayersTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, _ := open(t, c.cfg)
-			_, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{})
-			if c.says == "" {
-				if err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			if !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v; want ErrTooLarge with %q", err, c.says)
-			}
-			left(t, s)
+			exceeds(t, s, srv.ref("a", "v1"), c.says)
 		})
 	}
 }

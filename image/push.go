@@ -184,9 +184,13 @@ func (p *parcel) describe(info *artifact.Info, created time.Time, extra map[stri
 	}
 	p.config = ofBytes(mediaTypeConfig, b)
 	a := map[string]string{ocispec.AnnotationCreated: c.Created}
-	for _, k := range []string{"version", "description", "licenses", "source", "url", "authors", "revision", "documentation"} {
-		if v := note(info, k); v != "" {
-			a["org.opencontainers.image."+k] = v
+	// The names of custom sections, as the toolchains write them, and OCI's.
+	for section, key := range map[string]string{
+		"version": ocispec.AnnotationVersion, "description": ocispec.AnnotationDescription, "licenses": ocispec.AnnotationLicenses,
+		"source": ocispec.AnnotationSource, "homepage": ocispec.AnnotationURL, "authors": ocispec.AnnotationAuthors, "revision": ocispec.AnnotationRevision,
+	} {
+		if v := note(info, section); v != "" {
+			a[key] = v
 		}
 	}
 	for k, v := range extra {

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -135,19 +136,10 @@ func (r *Registry) Forget(host string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k := range r.hosts {
-		if h, _, _ := cutKey(k); h == host {
+		if h, _, _ := strings.Cut(k, " "); h == host {
 			delete(r.hosts, k)
 		}
 	}
-}
-
-func cutKey(k string) (host, secret string, ok bool) {
-	for i := range len(k) {
-		if k[i] == ' ' {
-			return k[:i], k[i+1:], true
-		}
-	}
-	return k, "", false
 }
 
 // endpoints returns those of a registry, from the cache while neither its

@@ -138,7 +138,7 @@ func unpackLayer(ctx context.Context, s *content.Store, l Layer, parent, name st
 	}
 	sn := s.Snapshots()
 	if i, err := sn.Stat(ctx, name); err == nil {
-		return usedOf(i), nil
+		return usedOf(i)
 	}
 	key := "extract-" + strconv.FormatUint(rand.Uint64(), 16) + "-" + name
 	mounts, err := sn.Prepare(ctx, key, parent)
@@ -163,8 +163,13 @@ func unpackLayer(ctx context.Context, s *content.Store, l Layer, parent, name st
 	return used{}, err
 }
 
-func usedOf(i snapshots.Info) used {
-	b, _ := strconv.ParseInt(i.Labels[labelBytes], 10, 64)
-	e, _ := strconv.ParseInt(i.Labels[labelEntries], 10, 64)
-	return used{b, e}
+// usedOf reads what an unpacked layer took. One that does not say so is not
+// taken for empty: the bound on all layers together would not hold.
+func usedOf(i snapshots.Info) (u used, err error) {
+	for label, to := range map[string]*int64{labelBytes: &u.bytes, labelEntries: &u.entries} {
+		if *to, err = strconv.ParseInt(i.Labels[label], 10, 64); err != nil {
+			return used{}, fmt.Errorf("snapshot %s: label %s: %w; remove the image and pull it again", i.Name, label, err)
+		}
+	}
+	return u, nil
 }
