@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // runEnv makes the test binary be limpetd.
@@ -143,15 +144,7 @@ func ground(t *testing.T) (dir, host string) {
 	if _, err := os.Stat(host); err != nil {
 		t.Skipf("needs make build: %v", err)
 	}
-	dir, err = os.MkdirTemp("", "limpetd-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
+	dir = scratch.Dir(t)
 	groups, err := cgroup.Detect(cgroup.Root)
 	if err != nil {
 		t.Fatal(err)
