@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -243,15 +245,31 @@ func TestStartOnAnotherConnection(t *testing.T) {
 	}
 }
 
+// freeze stops a process and waits until each of its threads stands.
+func (n *node) freeze(pid int) {
+	n.Helper()
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		n.Fatal(err)
+	}
+	tasks := fmt.Sprintf("/proc/%d/task", pid)
+	eventually(n, "stopped", func() bool {
+		for _, task := range n.list(tasks) {
+			b, err := os.ReadFile(filepath.Join(tasks, task, "stat"))
+			if err != nil || !strings.Contains(string(b), ") T ") {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // A host that hangs answers nothing: requests end with their contexts, and a
 // kill ends the host.
 func TestFrozenHost(t *testing.T) {
 	n := newNode(t)
 	c := n.container(guestSleep)
 	h := n.start(c)
-	if err := unix.Kill(h.PID(), unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	n.freeze(h.PID())
 	for name, ask := range map[string]func(context.Context) error{
 		"stop":       func(ctx context.Context) error { return h.Stop(ctx, unix.SIGTERM) },
 		"reopen log": h.ReopenLog,
@@ -281,9 +299,7 @@ func TestAdoptFrozenReadyHost(t *testing.T) {
 	old := n.create(c)
 	pid := old.PID()
 	n.close()
-	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	n.freeze(pid)
 	n.open()
 	h, err := n.sup.Adopt(ctx, c)
 	if err != nil {

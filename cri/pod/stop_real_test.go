@@ -1,7 +1,11 @@
 package pod_test
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +24,14 @@ func (b *bench) freeze() (pid int) {
 	pid, err := strconv.Atoi(pids[0])
 	b.must("pid", err)
 	b.must("freeze", unix.Kill(pid, unix.SIGSTOP))
+	eventually(b, "stopped", func() bool { // each of its threads
+		stats, err := filepath.Glob("/proc/" + pids[0] + "/task/*/stat")
+		b.must("list", err)
+		return len(stats) > 0 && !slices.ContainsFunc(stats, func(p string) bool {
+			stat, err := os.ReadFile(p)
+			return err != nil || !strings.Contains(string(stat), ") T ")
+		})
+	})
 	return pid
 }
 
