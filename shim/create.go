@@ -113,6 +113,12 @@ func (s *Supervisor) openFiles(l *launch, c *spec.Container, lock *os.File, back
 	if err != nil {
 		return err
 	}
+	// So that a disk that is full in the end does not cost the exit code. A
+	// file system that cannot promise room does without.
+	err = unix.Fallocate(int(exit.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, spec.ExitRoom)
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return &os.PathError{Op: "fallocate", Path: exit.Name(), Err: err}
+	}
 	diag, err := s.openOwn(l, c.Dir, spec.FileDiagnostics, back)
 	if err != nil {
 		return err

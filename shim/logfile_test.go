@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -103,30 +104,73 @@ func TestRemovedLog(t *testing.T) {
 	}
 }
 
+// smallDisk mounts a file system that is soon full, and returns its folder.
+func (n *node) smallDisk() string {
+	n.Helper()
+	disk := filepath.Join(n.dir, "disk")
+	if err := os.Mkdir(disk, 0o755); err != nil {
+		n.Fatal(err)
+	}
+	if err := unix.Mount("limpet-test", disk, "tmpfs", 0, "size=128k"); err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(func() {
+		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
+			n.Error(err)
+		}
+	})
+	return disk
+}
+
+// fill writes a file until the disk is full.
+func (n *node) fill(disk string) (ballast string) {
+	n.Helper()
+	ballast = filepath.Join(disk, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		n.Fatal(err)
+	}
+	return ballast
+}
+
+// A container on a full disk cannot be made; one that was made before ends with
+// its own code, for its exit record has its room. That it has a message is no
+// hindrance.
+func TestExitOnAFullDisk(t *testing.T) {
+	for guest, code := range map[string]int32{guestExit3: 3, guestTrap: 134} {
+		n := newNode(t)
+		disk := n.smallDisk()
+		on := func(c *spec.Container) { c.Dir = filepath.Join(disk, c.ID) }
+		h := n.create(n.container(guest, on))
+		n.fill(disk)
+		if _, err := n.sup.Create(context.Background(), n.container(guest, on), nil); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("create: %v", err)
+		}
+		if err := h.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if x := n.ended(h); x.Code != code {
+			t.Errorf("ended with %+v, want %d", x, code)
+		}
+	}
+}
+
 // A full disk costs the guest lines of its log and nothing else: it runs on,
 // ends with its own code, and once there is room the log says what is missing.
 func TestLogOnAFullDisk(t *testing.T) {
 	n := newNode(t)
-	disk := filepath.Join(n.dir, "disk")
-	if err := os.Mkdir(disk, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("limpet-test", disk, "tmpfs", 0, "size=64k"); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Unmount(disk, unix.MNT_DETACH)
+	disk := n.smallDisk()
 	c := n.container(guestCount, func(c *spec.Container) { c.Limpet.LogPath = filepath.Join(disk, "0.log") })
 	h := n.start(c)
 	n.awaitOutput(c, "tick")
-	ballast := filepath.Join(disk, "ballast")
-	f, err := os.Create(ballast)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for err == nil { // until the disk is full
-		_, err = f.Write(make([]byte, 4096))
-	}
-	f.Close()
+	ballast := n.fill(disk)
 	awaitFull(t, c.Limpet.LogPath)
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ const (
 	exitMax    = exitHeader + MaxMessage + 256
 )
 
+// ExitRoom is what the longest exit record needs, in bytes.
+const ExitRoom = exitMax
+
 // Encode returns the exit record.
 func (x *Exit) Encode() []byte {
 	msg := x.Message
