@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -183,5 +184,24 @@ func TestUsage(t *testing.T) {
 	}
 	if got := usage(); got != empty {
 		t.Errorf("%d bytes after everything was removed, %d before", got, empty)
+	}
+}
+
+// TestBorrowed: who names another image's layer by its diff id, and has other
+// bytes, is not given that image's files.
+func TestBorrowed(t *testing.T) {
+	srv := newServer(t)
+	s, _ := open(t, Config{})
+	secret := tarLayer(t, "gzip", file{name: "app.wasm", body: string(wasmModule("secret"))})
+	srv.image("a", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"), secret)
+	if _, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	other := tarLayer(t, "gzip", file{name: "other", body: "x"})
+	other.diffID = secret.diffID
+	srv.image("b", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"), other)
+	_, err := s.Pull(context.Background(), srv.ref("b", "v1"), PullOptions{})
+	if !errors.Is(err, ErrInvalidImage) || !strings.Contains(err.Error(), "it unpacks to") {
+		t.Errorf("got %v; want ErrInvalidImage", err)
 	}
 }

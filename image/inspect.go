@@ -118,7 +118,7 @@ func InspectRemote(ctx context.Context, ref string, o RemoteOptions) (Inspection
 		return Inspection{}, fmt.Errorf("inspect %s: %w", r, err)
 	}
 	i := Inspection{Name: r.String(), Digest: target.Digest.String()}
-	remote, err := newRemote(ctx, session)
+	remote, err := newRemote(ctx, session, o.tell)
 	if err != nil {
 		return i, err
 	}
@@ -267,15 +267,16 @@ type remote struct {
 	ctx     context.Context
 	session *registry.Session
 	dir     string
+	tell    func(Progress)
 	err     error
 }
 
-func newRemote(ctx context.Context, session *registry.Session) (*remote, error) {
+func newRemote(ctx context.Context, session *registry.Session, tell func(Progress)) (*remote, error) {
 	dir, err := os.MkdirTemp("", "limpet-inspect-")
 	if err != nil {
 		return nil, err
 	}
-	return &remote{ctx: ctx, session: session, dir: dir}, nil
+	return &remote{ctx: ctx, session: session, dir: dir, tell: tell}, nil
 }
 
 // Close removes what was fetched.
@@ -332,8 +333,12 @@ func (r *remote) layer(d ocispec.Descriptor) (artifact.ReaderAt, error) {
 	if err != nil {
 		return nil, err
 	}
-	head := headOf{w: f}
-	if err := r.fetch(d, &head, MaxModuleBytes+1); err != nil && !head.enough {
+	head, done := headOf{w: f}, int64(0)
+	tell := writerFunc(func(n int64) {
+		done += n
+		r.tell(Progress{Stage: "fetch", Done: done, Total: d.Size})
+	})
+	if err := r.fetch(d, io.MultiWriter(&head, tell), MaxModuleBytes+1); err != nil && !head.enough {
 		f.Close()
 		r.err = err
 		return nil, err

@@ -49,7 +49,11 @@ func TestPush(t *testing.T) {
 		t.Errorf("entry point %q", img.Config.Entrypoint)
 	}
 	for ref, compiled := range map[string]bool{first.Ref: false} {
-		i, err := InspectRemote(ctx, ref, RemoteOptions{})
+		var fetched Progress
+		i, err := InspectRemote(ctx, ref, RemoteOptions{Progress: func(p Progress) { fetched = p }})
+		if fetched.Stage != "fetch" || fetched.Done != fetched.Total || fetched.Total != int64(len(commandModule("pushed"))) {
+			t.Errorf("progress ends with %+v", fetched)
+		}
 		if err != nil || !i.Runs || len(i.Modules) != 1 || i.Modules[0].Compiled != compiled || i.Kind != "wasm artifact" {
 			t.Errorf("inspect %s: %+v, %v", ref, i, err)
 		}
