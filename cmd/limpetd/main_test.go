@@ -63,6 +63,22 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// Either format names pod, container and image in fields of their own.
+func TestLogFormats(t *testing.T) {
+	for format, want := range map[string]string{
+		"json": `"level":"INFO","msg":"m","pod":"p","container":"c","image":"i"}`,
+		"text": `level=INFO msg=m pod=p container=c image=i`,
+	} {
+		var b bytes.Buffer
+		log := newLogger(logFile{Level: "info", Format: format}, &b)
+		log.Debug("not told")
+		log.Info("m", "pod", "p", "container", "c", "image", "i")
+		if got := strings.TrimSpace(b.String()); !strings.HasSuffix(got, want) || strings.Contains(got, "not told") {
+			t.Errorf("%s: %s", format, got)
+		}
+	}
+}
+
 func TestLock(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "root")
 	first, err := lockFolder("root", root)

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,28 @@ func TestLists(t *testing.T) {
 			t.Errorf("%s: %d, want %d", what, c[0], c[1])
 		}
 	}
+}
+
+// The kubelet's questions, several a second for ever, are answered from memory:
+// also when nothing is left on disk.
+func TestListsFromMemory(t *testing.T) {
+	n := newNode(t)
+	m := n.start()
+	pod, ctr := running(t, m, "a")
+	must(t, "remove", os.RemoveAll(n.cfg.Run))
+	if got := len(m.ListPodSandbox(nil)); got != 1 {
+		t.Errorf("%d sandboxes", got)
+	}
+	if got := len(m.ListContainers(nil)); got != 1 {
+		t.Errorf("%d containers", got)
+	}
+	if got := len(m.ListContainerStats(nil)); got != 1 {
+		t.Errorf("%d statistics", got)
+	}
+	_, err := m.PodSandboxStatus(pod, true)
+	must(t, "sandbox status", err)
+	_, err = m.ContainerStatus(ctr, true)
+	must(t, "container status", err)
 }
 
 // A failure at each act leaves nothing and frees the name.
