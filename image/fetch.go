@@ -130,12 +130,18 @@ func (s *Service) fetchLeaves(ctx context.Context, src source, im fetched) error
 
 // fetchBlob brings one blob, going on where an earlier attempt stopped. Two
 // pulls that want the same blob take turns: the second finds it.
-func (s *Service) fetchBlob(ctx context.Context, src source, d ocispec.Descriptor) error {
+func (s *Service) fetchBlob(ctx context.Context, src source, d ocispec.Descriptor) (err error) {
 	unlock, err := s.blobs.lock(ctx, d.Digest.String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	defer func() {
+		if err != nil {
+			// It may have been there, damaged, and other images need it.
+			s.dropDamaged(d.Digest)
+		}
+	}()
 	for try := 1; ; try++ {
 		err := s.fetchOnce(ctx, src, d)
 		if err == nil {
@@ -155,14 +161,23 @@ func (s *Service) fetchBlob(ctx context.Context, src source, d ocispec.Descripto
 }
 
 func (s *Service) fetchOnce(ctx context.Context, src source, d ocispec.Descriptor) error {
-	err := remotes.Fetch(ctx, s.store.Blobs(), counting{src.fetcher, src.progress}, d)
-	if errdefs.IsAlreadyExists(err) {
-		if err = s.present(ctx, d); errors.Is(err, content.ErrDamaged) || errdefs.IsNotFound(err) {
-			err = remotes.Fetch(ctx, s.store.Blobs(), counting{src.fetcher, src.progress}, d)
-		} else {
-			return err
-		}
+	err := s.bring(ctx, src, d)
+	if !errdefs.IsAlreadyExists(err) {
+		return s.brought(ctx, d, err)
 	}
+	found := s.present(ctx, d)
+	if !errors.Is(found, content.ErrDamaged) && !errdefs.IsNotFound(found) {
+		return found
+	}
+	err = s.brought(ctx, d, s.bring(ctx, src, d))
+	if err != nil && errors.Is(found, content.ErrDamaged) {
+		err = fmt.Errorf("%w (%w)", err, found)
+	}
+	return err
+}
+
+// brought says what came of bringing a blob.
+func (s *Service) brought(ctx context.Context, d ocispec.Descriptor, err error) error {
 	switch {
 	case err == nil:
 		s.store.Trust(d.Digest)
@@ -182,6 +197,11 @@ func (s *Service) fetchOnce(ctx context.Context, src source, d ocispec.Descripto
 		}
 	}
 	return fmt.Errorf("fetch blob %s of %d bytes: %w", d.Digest, d.Size, registry.Classify(ctx, err))
+}
+
+// bring fetches a blob that is not there.
+func (s *Service) bring(ctx context.Context, src source, d ocispec.Descriptor) error {
+	return remotes.Fetch(ctx, s.store.Blobs(), counting{src.fetcher, src.progress}, d)
 }
 
 // present makes sure that a blob that is there already is what was asked for.

@@ -1,14 +1,18 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/leases"
+	digest "github.com/opencontainers/go-digest"
 )
 
 // TestGivenUp: what is left of a damaged image that nobody pulls again is
@@ -62,6 +66,66 @@ func TestGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkEmpty(t, s)
+	}
+}
+
+// TestDamageWithoutARegistry: a damaged blob that cannot be fetched again is
+// thrown away all the same, and every image that needs it leaves the list.
+func TestDamageWithoutARegistry(t *testing.T) {
+	srv := newServer(t)
+	s, comp := open(t, Config{})
+	ctx := context.Background()
+	module := wasmModule("without a registry")
+	artifactOf(srv, "a", module)
+	artifactOf(srv, "b", module)
+	for _, name := range []string{"a", "b"} {
+		if _, err := s.Pull(ctx, srv.ref(name, "v1"), PullOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := digest.FromBytes(module)
+	s, _ = reopen(t, s, comp, func() { rewrite(t, s, d, flipped) })
+	srv.setHook(func(w http.ResponseWriter, q *http.Request) bool {
+		if strings.Contains(q.URL.Path, "/blobs/") {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	_, err := s.Pull(ctx, srv.ref("a", "v1"), PullOptions{})
+	if !errors.Is(err, ErrAccess) {
+		t.Errorf("got %v", err)
+	}
+	if l := s.List(""); len(l) != 0 {
+		t.Errorf("images %v", l)
+	}
+	srv.setHook(nil)
+	if _, err := s.Pull(ctx, srv.ref("b", "v1"), PullOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestImportOverDamage: an import that meets a damaged blob says so, and the
+// next one brings it back.
+func TestImportOverDamage(t *testing.T) {
+	s, comp := open(t, Config{})
+	ctx := context.Background()
+	module := wasmModule("import over damage")
+	archive := layout(t, "r.example/a/b:v1", module)
+	if _, err := s.Import(ctx, bytes.NewReader(archive)); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = reopen(t, s, comp, func() { rewrite(t, s, digest.FromBytes(module), flipped) })
+	if _, err := s.Import(ctx, bytes.NewReader(archive)); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "import the image again") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Import(ctx, bytes.NewReader(archive)); err != nil {
+		t.Error(err)
+	}
+	if p, err := s.Prepare(ctx, "r.example/a/b:v1", "c", "", nil); err != nil {
+		t.Error(err)
+	} else if code, err := os.ReadFile(p.Code); err != nil || string(code) != "code of "+string(module) {
+		t.Errorf("code %q, %v", code, err)
 	}
 }
 

@@ -123,7 +123,7 @@ func (s *Store) rehash(ctx context.Context, d digest.Digest) error {
 	if err := s.Discard(ctx, d); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %s: %s; it was thrown away, pull the image again", ErrDamaged, d, found)
+	return fmt.Errorf("%w: %s: %s; it was thrown away; pull or import the image again", ErrDamaged, d, found)
 }
 
 // compare says what is wrong with a blob's file, "" if nothing.
