@@ -92,20 +92,15 @@ func newNode(t testing.TB) *node {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := t.(*testing.B); ok {
-		// ext4 without a journal looks at every inode freed in the last minute
-		// before it takes one, which is most of what would be measured.
-		if err := unix.Mount("limpet-test", dir, "tmpfs", 0, "mode=755"); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := unix.Unmount(dir, 0); err != nil {
-				t.Error(err)
-			}
-		})
-	}
 	run := scratch.Dir(t) // a short path: it holds sockets
 	n := &node{TB: t, dir: dir, codes: map[string]string{}, parent: "/" + filepath.Base(run)}
+	if _, ok := t.(*testing.B); ok {
+		// ext4 without a journal looks at every inode freed in the last minute
+		// before it takes one, which is most of what would be measured. On a
+		// node these folders are in memory.
+		n.inMemory(dir)
+		n.inMemory(run)
+	}
 	n.cfg = shim.Config{HostPath: host, RunDir: run, Cgroups: h}
 	n.open()
 	t.Cleanup(func() {
@@ -118,6 +113,19 @@ func newNode(t testing.TB) *node {
 		}
 	})
 	return n
+}
+
+// inMemory mounts a file system in memory on a folder.
+func (n *node) inMemory(dir string) {
+	n.Helper()
+	if err := unix.Mount("limpet-test", dir, "tmpfs", 0, "mode=755"); err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			n.Error(err)
+		}
+	})
 }
 
 // open makes a new Supervisor, as a restarted daemon does.

@@ -67,44 +67,43 @@ type life func(x *crashes, name, guest string) error
 
 // polite does everything that can be done to a pod.
 func polite(x *crashes, name, guest string) error {
-	run, err := x.d.ask(ask{Op: "run", Name: name})
+	pod, ctr, err := x.create(name, guest)
 	if err != nil {
 		return err
 	}
-	created, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: guest})
-	if err != nil {
-		return err
-	}
-	return x.asks(ask{Op: "start", ID: created.ID}, ask{Op: "stop", ID: created.ID, N: 3600}, ask{Op: "remove", ID: created.ID},
-		ask{Op: "stop-sandbox", ID: run.ID}, ask{Op: "remove-sandbox", ID: run.ID})
+	return x.asks(ask{Op: "start", ID: ctr}, ask{Op: "stop", ID: ctr, N: 3600}, ask{Op: "remove", ID: ctr},
+		ask{Op: "stop-sandbox", ID: pod}, ask{Op: "remove-sandbox", ID: pod})
 }
 
 // rude removes a sandbox in which a guest runs that has to be killed.
 func rude(x *crashes, name, guest string) error {
-	run, err := x.d.ask(ask{Op: "run", Name: name})
+	pod, ctr, err := x.create(name, guest)
 	if err != nil {
 		return err
 	}
-	created, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: guest})
-	if err != nil {
-		return err
-	}
-	return x.asks(ask{Op: "start", ID: created.ID}, ask{Op: "remove-sandbox", ID: run.ID})
+	return x.asks(ask{Op: "start", ID: ctr}, ask{Op: "remove-sandbox", ID: pod})
 }
 
 // vain tries to create a container of which no host can be made.
 func vain(x *crashes, name, _ string) error {
-	run, err := x.d.ask(ask{Op: "run", Name: name})
-	if err != nil {
-		return err
-	}
-	switch _, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: "foreign"}); {
+	pod, _, err := x.create(name, "foreign")
+	switch {
 	case err == nil:
 		return errors.New("a module that cannot be linked was taken")
-	case errors.Is(err, errKilled):
+	case errors.Is(err, errKilled), pod == "":
 		return err
 	}
-	return x.asks(ask{Op: "remove-sandbox", ID: run.ID})
+	return x.asks(ask{Op: "remove-sandbox", ID: pod})
+}
+
+// create makes a pod with a container, as far as it comes.
+func (x *crashes) create(name, guest string) (pod, ctr string, err error) {
+	run, err := x.d.ask(ask{Op: "run", Name: name})
+	if err != nil {
+		return "", "", err
+	}
+	made, err := x.d.ask(ask{Op: "create", ID: run.ID, Guest: guest})
+	return run.ID, made.ID, err
 }
 
 func (x *crashes) asks(l ...ask) error {
