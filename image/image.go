@@ -7,7 +7,8 @@
 // neither CRI nor gRPC, and nothing of containers but their ids, under which
 // it keeps leases.
 //
-// Lock order: Service.naming before Service.mu. naming is held over the few
+// Lock order: a blob's turn (Service.blobs) before Service.naming before
+// Service.mu. naming is held over the few
 // transactions that change names and the change of the list that must agree
 // with them; mu over memory only. Neither is held over a network request, an
 // unpack or a compilation. flights.mu and keyed.mu stand alone.

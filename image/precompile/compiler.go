@@ -2,8 +2,9 @@
 // engine, made by a Compiler, checked against a keyed checksum before it is
 // handed out, and collected when no image refers to it.
 //
-// It never compiles anything itself, and never trusts a file whose checksum
-// it has not verified since the machine started.
+// It never compiles anything itself, never has a module compiled whose bytes
+// are not those of its digest, and never trusts a file whose checksum it has
+// not verified since it was opened.
 //
 // Lock order: Cache.gc before Cache.mu. Cache.gc is held for reading while a
 // finished file is renamed to its place, for writing while the collector
