@@ -8,10 +8,10 @@
 // it keeps leases.
 //
 // Lock order: a blob's turn (Service.blobs) before Service.naming before
-// Service.mu. naming is held over the few
-// transactions that change names and the change of the list that must agree
-// with them; mu over memory only. Neither is held over a network request, an
-// unpack or a compilation. flights.mu and keyed.mu stand alone.
+// Service.mu. naming is held over the few transactions that change names and
+// the change of the list that must agree with them; mu over memory only.
+// Neither is held over a network request, an unpack or a compilation.
+// flights.mu and keyed.mu stand alone.
 package image
 
 import (
