@@ -172,7 +172,7 @@ func TestPatience(t *testing.T) {
 			if !errors.Is(err, c.fails) {
 				t.Errorf("got %v, want %v", err, c.fails)
 			}
-			if took := time.Since(started); took < c.atLeast || took > 10*time.Second {
+			if took := time.Since(started); took < c.atLeast {
 				t.Errorf("took %s", took)
 			}
 		})

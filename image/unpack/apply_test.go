@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
@@ -222,13 +221,9 @@ func TestBounds(t *testing.T) {
 			var b bytes.Buffer
 			c.layer(&b)
 			root := t.TempDir()
-			started := time.Now()
 			_, err := applyTar(context.Background(), &b, root, nil, digest.FromString("x"), c.lim)
 			if !errors.Is(err, ErrTooLarge) {
 				t.Errorf("got %v", err)
-			}
-			if took := time.Since(started); took > 5*time.Second {
-				t.Errorf("took %s", took)
 			}
 			if n := diskUsage(t, root); n > c.lim.bytes+1<<20 {
 				t.Errorf("%d bytes written, %d allowed", n, c.lim.bytes)
