@@ -9,6 +9,10 @@ import (
 )
 
 const (
+	// fuzzFunctions are the 46 of preview 1 and the 45 of wasi_unstable; each
+	// has a seed.
+	fuzzFunctions = 46 + 45
+
 	fuzzMemory  = 1 << 16
 	fuzzCalls   = 64
 	fuzzWait    = 20 * time.Millisecond // how long one input may wait
@@ -54,7 +58,7 @@ func (s *script) value() uint64 {
 func FuzzCalls(f *testing.F) {
 	f.Add([]byte("\x1f\x18\x08\x03\x10\x28\x08\xff\xff\x00\x03\x20"), []byte("../outside/secret\x00in/up/../outside"))
 	f.Add([]byte("\x25\x08\x03\x01\x03\x02\x08\x03\x03"), make([]byte, 256))
-	for i := range 46 {
+	for i := range fuzzFunctions {
 		f.Add([]byte{byte(i), 24, 3, 16, 136, 8, 7, 15, 23, 31, 24, 3, 1, 88}, []byte("dir/secret dir/made file absfile ../outside"))
 	}
 	w := newWorld(f)
@@ -83,6 +87,30 @@ func FuzzCalls(f *testing.F) {
 			t.Fatal("something outside has changed")
 		}
 	})
+}
+
+// TestFuzzReaches holds the seeds to the list of functions: each of them, of
+// both modules, is called by one.
+func TestFuzzReaches(t *testing.T) {
+	sys, err := wasi.New(wasi.Config{Stdin: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close()
+	imports, called := Imports(sys), map[string]bool{}
+	if len(imports) != fuzzFunctions {
+		t.Fatalf("%d functions, the seeds are for %d", len(imports), fuzzFunctions)
+	}
+	for i := range imports {
+		name := imports[i].Module + "." + imports[i].Name
+		imports[i].Func = func([]byte, []wasm.Raw) error { called[name] = true; return nil }
+	}
+	for i := range fuzzFunctions {
+		runScript(imports, &script{[]byte{byte(i)}}, nil)
+	}
+	if len(called) != fuzzFunctions {
+		t.Errorf("the seeds call %d functions of %d", len(called), fuzzFunctions)
+	}
 }
 
 func runScript(imports []wasm.Import, s *script, mem []byte) {

@@ -121,7 +121,7 @@ func hostilePaths(w *world) map[string]string {
 		"link to a file":         "file",
 		"absolute link":          "absfile",
 		"link to a folder":       "dir",
-		"link, slash":            "dir/",
+		"link, slash":            "dir/", // GHSA-vqjp: a slash behind a link follows it, whatever was asked
 		"link, slashes":          "dir//",
 		"link, dot":              "dir/.",
 		"absolute link, slash":   "absdir/",
