@@ -9,7 +9,8 @@ import (
 
 // Backtrace returns a trap as text for people, one line for the trap and one
 // for each frame, innermost first, without a newline at the end. module is the
-// guest's file name. Names are cut and freed of control characters.
+// guest's file name. Names of Rust are demangled; names are cut and freed of
+// control characters.
 func Backtrace(module string, t *wasm.Trap) string {
 	var b strings.Builder
 	b.WriteString("wasm trap: ")
@@ -36,7 +37,7 @@ func Backtrace(module string, t *wasm.Trap) string {
 		b.WriteString(printable(module))
 		b.WriteByte('!')
 		if f.Func != "" {
-			b.WriteString(printable(f.Func))
+			b.WriteString(printable(demangle(f.Func)))
 		} else {
 			b.WriteString("func[")
 			b.WriteString(strconv.FormatUint(uint64(f.Index), 10))

@@ -15,8 +15,9 @@ import (
 // that a module's author chose.
 const (
 	maxErrorText = 4096
-	maxName      = 256
-	maxFrames    = 64 // the engine gives 20
+	maxName      = 256  // as printed
+	maxSymbol    = 1024 // of a frame, before it is demangled
+	maxFrames    = 64   // the engine gives 20
 )
 
 // takeError turns an error of the engine into ours and frees it.
@@ -103,7 +104,7 @@ func takeFrames(v *C.wasm_frame_vec_t) []wasm.Frame {
 	for _, f := range unsafe.Slice(v.data, min(int(v.size), maxFrames)) {
 		fr := wasm.Frame{Index: uint32(C.wasm_frame_func_index(f)), Offset: uint64(C.wasm_frame_module_offset(f))}
 		if n := C.wasmtime_frame_func_name(f); n != nil {
-			fr.Func = nameText((*C.wasm_name_t)(unsafe.Pointer(n)), maxName)
+			fr.Func = nameText((*C.wasm_name_t)(unsafe.Pointer(n)), maxSymbol)
 		}
 		frames = append(frames, fr)
 	}
