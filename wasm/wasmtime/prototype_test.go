@@ -57,6 +57,31 @@ func TestPrototypes(t *testing.T) {
 	}
 }
 
+// TestEveryProposalIsSet: what the engine switches on by default changes from
+// release to release, so that each switch it has is set by us.
+func TestEveryProposalIsSet(t *testing.T) {
+	header, err := os.ReadFile(filepath.Join(include(t), "wasmtime", "config.h"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	glue, err := os.ReadFile("glue.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`WASMTIME_CONFIG_PROP\(void, (wasm_\w+|shared_memory|gc_support|concurrency_support), bool\)`).FindAllSubmatch(header, -1)
+	if len(found) < 15 {
+		t.Fatalf("the header has %d switches that this test understands", len(found))
+	}
+	for _, m := range found {
+		if string(m[1]) == "wasm_component_model_map" {
+			continue // a part of the component model, which is off
+		}
+		if !bytes.Contains(glue, []byte("wasmtime_config_"+string(m[1])+"_set(c, ")) {
+			t.Errorf("%s is left to the engine", m[1])
+		}
+	}
+}
+
 // TestPrototypesComplete sees to it that every function in api.h is declared
 // by the real headers too, and not only by us.
 func TestPrototypesComplete(t *testing.T) {
