@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,6 +142,22 @@ func TestStopOfABlockedGuest(t *testing.T) {
 				t.Logf("ended %v after the signal", time.Since(began))
 			})
 		}
+	}
+}
+
+// A log whose disk hangs cannot be reopened, which is said; the guest can be
+// stopped all the same.
+func TestReopenOfALogThatHangs(t *testing.T) {
+	n := newNode(t)
+	_, h := n.stand(len(blocked)-1, false)
+	if err := h.ReopenLog(context.Background()); err == nil || !strings.Contains(err.Error(), "hangs") {
+		t.Errorf("reopen: %v", err)
+	}
+	if err := h.Stop(context.Background(), unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if x := n.ended(h); x.Code != 143 {
+		t.Errorf("ended with %+v", x)
 	}
 }
 

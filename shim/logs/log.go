@@ -113,10 +113,23 @@ func (l *Log) TryFlush() bool {
 	return true
 }
 
+// reopenBound is how long Reopen waits for a write that is under way, and
+// reopenTick how often it looks. Who asks for it has other things to answer.
+const (
+	reopenBound = time.Second
+	reopenTick  = time.Millisecond
+)
+
 // Reopen lets the log go on in another file, which it owns from now on; the
-// former one is closed. An unfinished line ends up whole in the new file.
+// former one is closed. An unfinished line ends up whole in the new file. It
+// fails, and closes the new file, if a write to the former one hangs.
 func (l *Log) Reopen(fd int) error {
-	l.mu.Lock()
+	for deadline := time.Now().Add(reopenBound); !l.mu.TryLock(); time.Sleep(reopenTick) {
+		if time.Now().After(deadline) {
+			_ = syscall.Close(fd) // it was only opened
+			return errors.New("a write to the former log file hangs: its disk is slow or broken")
+		}
+	}
 	defer l.mu.Unlock()
 	old := l.out.fd
 	l.out.fd = fd

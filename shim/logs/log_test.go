@@ -71,6 +71,8 @@ func TestLines(t *testing.T) {
 		{"flush of nothing", []string{"a\n", "!"}, []string{"stdout F a"}},
 		{"no newline at the end", []string{"a\nb", "!"}, []string{"stdout F a", "stdout P b"}},
 		{"carriage return stays", []string{"a\r\n"}, []string{"stdout F a\r"}},
+		{"bytes that are no text", []string{"a\x00b\xff\xfe\n", "\x00", "\n"}, []string{"stdout F a\x00b\xff\xfe", "stdout F \x00"}},
+		{"a character cut in two", []string{k16[1:] + "\u00e9\n"}, []string{"stdout P " + k16[1:] + "\xc3", "stdout F \xa9"}},
 		{"just fits", []string{k16 + "\n"}, []string{"stdout F " + k16}},
 		{"just fits, in two", []string{k16, "\n"}, []string{"stdout F " + k16}},
 		{"one too many", []string{k16 + "y\n"}, []string{"stdout P " + k16, "stdout F y"}},
@@ -172,6 +174,34 @@ func TestReopenLosesNothing(t *testing.T) {
 		if want := "stdout F " + strings.Repeat("a", i%50); got != want {
 			t.Fatalf("line %d: %q, want %q", i, got, want)
 		}
+	}
+}
+
+// Rotated in the middle of a line, short or so long that a part of it is in the
+// former file already: what comes after continues it, nothing is twice.
+func TestReopenInTheMiddleOfALine(t *testing.T) {
+	k16 := strings.Repeat("x", logs.MaxText)
+	for _, c := range []struct {
+		first       string
+		former, new []string
+	}{
+		{"ab", nil, []string{"stdout F abcd"}},
+		{k16 + "ab", []string{"stdout P " + k16}, []string{"stdout F abcd"}},
+	} {
+		former, next := filepath.Join(t.TempDir(), "0.log"), filepath.Join(t.TempDir(), "0.log")
+		l := open(t, former)
+		w := l.Stream(logs.Stdout)
+		w.Write([]byte(c.first))
+		fd, err := syscall.Open(next, syscall.O_WRONLY|syscall.O_APPEND|syscall.O_CREAT, 0o640)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Reopen(fd); err != nil {
+			t.Fatal(err)
+		}
+		w.Write([]byte("cd\n"))
+		same(t, shown(t, former), c.former)
+		same(t, shown(t, next), c.new)
 	}
 }
 
