@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/shim/cgroup"
@@ -270,27 +268,6 @@ func outOfMemory(text string) bool {
 		}
 	}
 	return false
-}
-
-// compileGroup makes a cgroup for one child, if that is configured.
-func (s *Supervisor) compileGroup() (*cgroup.Group, error) {
-	if s.cfg.Cgroups == nil || s.cfg.CompileCgroup == "" {
-		return nil, nil
-	}
-	name := "compile-" + strconv.Itoa(os.Getpid()) + "-" + strconv.FormatUint(s.compiled.Add(1), 10)
-	return s.cfg.Cgroups.Create(path.Join(s.cfg.CompileCgroup, name),
-		&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &s.cfg.CompileMemory}})
-}
-
-func (s *Supervisor) dropGroup(ctx context.Context, group *cgroup.Group) {
-	if group == nil {
-		return
-	}
-	ctx, cancel := undoContext(ctx)
-	defer cancel()
-	if err := group.Remove(ctx); err != nil {
-		s.log.Error("cgroup of a compiler stays behind", "cgroup", group.Path(), "error", err)
-	}
 }
 
 // bounded collects the head of what a child writes.

@@ -4,17 +4,24 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/shim"
+	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/wasm/wasmtime"
 )
 
@@ -179,4 +186,64 @@ func TestCompilersWait(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// A compiler outlives a daemon that is killed. The next daemon ends it and
+// removes its cgroup, and leaves those of a daemon that lives alone.
+func TestStrayCompilers(t *testing.T) {
+	n := newNode(t)
+	n.close()
+	n.cfg.CompileCgroup = n.parent + "/compilers"
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	group := func(pid int) *cgroup.Group {
+		g, err := n.cfg.Cgroups.Create(fmt.Sprintf("%s/compile-%d-7", n.cfg.CompileCgroup, pid), &specs.LinuxResources{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	stray, living := group(dead.Process.Pid), group(os.Getppid())
+	left, others := sleeper(t, stray), sleeper(t, living)
+	n.open()
+	if err := left.Wait(); err == nil || left.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Errorf("the compiler of a dead daemon: %v", left.ProcessState)
+	}
+	names, err := n.cfg.Cgroups.Open(n.cfg.CompileCgroup).Children()
+	if want := []string{filepath.Base(living.Path())}; err != nil || !slices.Equal(names, want) {
+		t.Errorf("cgroups left: %q, %v; want %q", names, err, want)
+	}
+	if pids, err := living.Pids(); err != nil || !slices.Contains(pids, others.Process.Pid) {
+		t.Errorf("the compiler of a daemon that lives: %v, %v", pids, err)
+	}
+	if err := living.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = others.Wait() // killed
+}
+
+// sleeper starts a process that sleeps in a group.
+func sleeper(t *testing.T, g *cgroup.Group) *exec.Cmd {
+	t.Helper()
+	tasks, born, err := g.Join()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "600")
+	if born != nil {
+		defer born.Close()
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(born.Fd())}
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range tasks {
+		if _, err := f.WriteString(strconv.Itoa(cmd.Process.Pid)); err != nil {
+			t.Error(err)
+		}
+		f.Close()
+	}
+	return cmd
 }

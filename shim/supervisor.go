@@ -93,7 +93,8 @@ type Supervisor struct {
 	hosts  map[string]*Host // those watched, by container
 }
 
-// New returns a Supervisor. It finds no hosts by itself: see Adopt.
+// New returns a Supervisor. It finds no hosts by itself: see Adopt. Compilers
+// that a killed daemon left are ended.
 func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 	if cfg.Compilers <= 0 {
 		cfg.Compilers = runtime.NumCPU()
@@ -112,6 +113,7 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 		return nil, errors.Join(err, s.closeFiles())
 	}
 	s.logMissing()
+	s.sweepCompilers()
 	return s, nil
 }
 

@@ -39,6 +39,24 @@ func (g *Group) dirs() []string {
 	return l
 }
 
+// Children returns the names of the groups right below this one, in order.
+func (g *Group) Children() ([]string, error) {
+	var names []string
+	for _, d := range g.dirs() {
+		entries, err := os.ReadDir(d)
+		if err != nil {
+			return nil, fmt.Errorf("list cgroups below %s: %w", g.path, gone(err))
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil
+}
+
 // mkdirs makes the group's folders and returns those that were not there, the
 // deepest first.
 func (g *Group) mkdirs() ([]string, error) {
