@@ -9,13 +9,14 @@
 //
 // # On disk
 //
-// Root/sandboxes/ID and Root/containers/ID hold an object's folder each. In
-// it, "record" is the identity: written and flushed before anything is made,
-// never changed; "state" is where its life stands: written before and after
-// each act, unflushed, for after a power loss no container runs anyway. A
-// folder without an identity, an identity without a state, and a state that
-// says Removed are unfinished business, which Recover ends by the functions
-// that serve requests.
+// Run/sandboxes/ID and Run/containers/ID hold an object's folder each. In it,
+// "record" is the identity: written before anything is made, never changed;
+// "state" is where its life stands: written before and after each act. Both
+// outlive the daemon and not the machine, with which the processes end too, so
+// nothing is flushed. A folder without an identity, an identity without a
+// state, and a state that says Removed are unfinished business, which Recover
+// ends by the functions that serve requests. Root/layers/ID holds what a
+// container may write to its image's file system.
 //
 // # Locks
 //

@@ -10,9 +10,10 @@
 //
 // A System belongs to one goroutine, the one that runs the guest. Interrupt,
 // CloseStdin, StopListening and Err may be called from any goroutine, at any
-// time; the one lock there is keeps them and Close apart. A guest that waits does so in one ppoll on its own thread,
-// whose first descriptor is the eventfd that Interrupt writes to: an idle
-// guest costs no second thread and no CPU time.
+// time; the one lock there is keeps them and Close apart. A guest that waits
+// does so in one ppoll on its own thread, whose first descriptor is the eventfd
+// that Interrupt writes to: an idle guest costs no second thread and no CPU
+// time.
 package wasi
 
 import (
