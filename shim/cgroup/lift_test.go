@@ -47,8 +47,8 @@ func TestLiftReachesThePod(t *testing.T) {
 	p := start(t, g, "spin")
 	p.goOn(t)
 	p.expect(t, "done\n")
-	if parent.throttled(t)+g.throttled(t) == 0 {
-		t.Fatal("the quota does not bite")
+	if n := parent.throttled(t) + g.throttled(t); n < 3 {
+		t.Fatalf("the quota does not bite: held back %d times", n)
 	}
 	p.in.Close()
 	if err := p.cmd.Wait(); err != nil {
@@ -62,7 +62,8 @@ func TestLiftReachesThePod(t *testing.T) {
 	before := parent.throttled(t) + g.throttled(t)
 	p.goOn(t)
 	p.expect(t, "done\n")
-	if n := parent.throttled(t) + g.throttled(t); n != before {
+	// A period that was used up before the lift is counted when it ends.
+	if n := parent.throttled(t) + g.throttled(t); n > before+1 {
 		t.Errorf("lifted, it was held back %d times", n-before)
 	}
 	if pids, err := g.Pids(); err != nil || len(pids) != 1 {
