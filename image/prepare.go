@@ -154,9 +154,9 @@ func (s *Service) guest(ctx context.Context, e *entry, argv0 string) (Module, er
 	}
 	if e.view == "" {
 		if len(fromLayer) == 0 {
-			return Module{}, notWasm(e, "it has no file system and no modules")
+			return Module{}, notWasm("it has no file system and no modules")
 		}
-		return Module{}, notWasm(e, fmt.Sprintf("it holds %d modules, and %q names none of them", len(fromLayer), argv0))
+		return Module{}, notWasm(fmt.Sprintf("it holds %d modules, and %q names none of them", len(fromLayer), argv0))
 	}
 	m, err := s.guestFile(ctx, e, argv0)
 	if err != nil && len(fromLayer) == 1 && errors.Is(err, ErrNotWasm) {
@@ -165,9 +165,10 @@ func (s *Service) guest(ctx context.Context, e *entry, argv0 string) (Module, er
 	return m, err
 }
 
-func notWasm(e *entry, found string) error {
-	return fmt.Errorf("%w: image %s: %s. This handler runs WebAssembly only; name a .wasm file as the container's command, or give the pod a runtime class whose handler runs Linux containers",
-		ErrNotWasm, e.label(), found)
+// notWasm says what was found in an image; who asked knows which one it is.
+func notWasm(found string) error {
+	return fmt.Errorf("%w: %s. This handler runs WebAssembly only; name a .wasm file as the container's command, or give the pod a runtime class whose handler runs Linux containers",
+		ErrNotWasm, found)
 }
 
 func (e *entry) label() string {
@@ -180,7 +181,7 @@ func (e *entry) label() string {
 // guestFile finds argv0 in the image's file system.
 func (s *Service) guestFile(ctx context.Context, e *entry, argv0 string) (Module, error) {
 	if argv0 == "" {
-		return Module{}, notWasm(e, "it names no entry point, and the container no command")
+		return Module{}, notWasm("it names no entry point, and the container no command")
 	}
 	t, err := s.openTree(ctx, e.view)
 	if err != nil {
@@ -196,9 +197,9 @@ func (s *Service) guestFile(ctx context.Context, e *entry, argv0 string) (Module
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return Module{}, notWasm(e, fmt.Sprintf("the entry point %q is not in it", argv0))
+		return Module{}, notWasm(fmt.Sprintf("the entry point %q is not in it", argv0))
 	case err != nil:
-		return Module{}, notWasm(e, fmt.Sprintf("the entry point %q: %v", argv0, errors.Unwrap(err)))
+		return Module{}, notWasm(fmt.Sprintf("the entry point %q: %v", argv0, errors.Unwrap(err)))
 	}
 	defer f.Close()
 	return e.inspectGuest(f, name, argv0)
@@ -211,7 +212,7 @@ func (e *entry) inspectGuest(f *os.File, name, argv0 string) (Module, error) {
 		return Module{}, fmt.Errorf("entry point %q: %w", argv0, err)
 	}
 	if c != artifact.Module {
-		return Module{}, notWasm(e, fmt.Sprintf("the entry point %q is %s", argv0, artifact.Describe(c, f, size)))
+		return Module{}, notWasm(fmt.Sprintf("the entry point %q is %s", argv0, artifact.Describe(c, f, size)))
 	}
 	if size > MaxModuleBytes {
 		return Module{}, fmt.Errorf("%w: module %s has %d bytes, at most %d are accepted", ErrTooLarge, name, size, int64(MaxModuleBytes))
