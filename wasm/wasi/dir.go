@@ -13,13 +13,18 @@ func fstatat(dir int, name *byte, st *unix.Stat_t) error {
 	return failure(e)
 }
 
+// lastAt is parent below a folder that grants what is needed.
+func (s *System) lastAt(at uint32, need Rights, path string) (last, error) {
+	d, err := s.folder(at, need)
+	if err != nil {
+		return last{}, err
+	}
+	return s.parent(&s.path[0], d, path)
+}
+
 // CreateDirectory makes a folder.
 func (s *System) CreateDirectory(at uint32, path string) error {
-	d, err := s.folder(at, RightPathCreateDirectory)
-	if err != nil {
-		return err
-	}
-	l, err := s.parent(&s.path[0], d, path)
+	l, err := s.lastAt(at, RightPathCreateDirectory, path)
 	if err != nil {
 		return err
 	}
@@ -44,11 +49,7 @@ func (l *last) existsOr(err error) error {
 
 // RemoveDirectory removes an empty folder.
 func (s *System) RemoveDirectory(at uint32, path string) error {
-	d, err := s.folder(at, RightPathRemoveDirectory)
-	if err != nil {
-		return err
-	}
-	l, err := s.parent(&s.path[0], d, path)
+	l, err := s.lastAt(at, RightPathRemoveDirectory, path)
 	if err != nil {
 		return err
 	}
@@ -73,11 +74,7 @@ func (l *last) missingOr(err error) error {
 
 // UnlinkFile removes a name that is not a folder's.
 func (s *System) UnlinkFile(at uint32, path string) error {
-	d, err := s.folder(at, RightPathUnlinkFile)
-	if err != nil {
-		return err
-	}
-	l, err := s.parent(&s.path[0], d, path)
+	l, err := s.lastAt(at, RightPathUnlinkFile, path)
 	if err != nil {
 		return err
 	}

@@ -6,20 +6,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read reads into b from a descriptor's position.
-func (s *System) Read(fd uint32, b *Buffers) (int, error) {
+// passage returns a descriptor through which bytes can go, as POSIX has it:
+// without the right it is no descriptor for that.
+func (s *System) passage(fd uint32, need Rights) (*Descriptor, error) {
 	d, err := s.table.get(fd)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	switch d.kind {
 	case kindFolder:
-		return 0, unix.EISDIR
+		return nil, unix.EISDIR
 	case kindListener:
-		return 0, unix.ENOTCONN
+		return nil, unix.ENOTCONN
 	}
-	if d.base&RightFDRead == 0 {
-		return 0, unix.EBADF
+	if d.base&need == 0 {
+		return nil, unix.EBADF
+	}
+	return d, nil
+}
+
+// Read reads into b from a descriptor's position.
+func (s *System) Read(fd uint32, b *Buffers) (int, error) {
+	d, err := s.passage(fd, RightFDRead)
+	if err != nil {
+		return 0, err
 	}
 	switch d.kind {
 	case kindStdin:
@@ -46,18 +56,9 @@ func (s *System) readPatient(d *Descriptor, b *Buffers) (int, error) {
 
 // Write writes b at a descriptor's position.
 func (s *System) Write(fd uint32, b *Buffers) (int, error) {
-	d, err := s.table.get(fd)
+	d, err := s.passage(fd, RightFDWrite)
 	if err != nil {
 		return 0, err
-	}
-	switch d.kind {
-	case kindFolder:
-		return 0, unix.EISDIR
-	case kindListener:
-		return 0, unix.ENOTCONN
-	}
-	if d.base&RightFDWrite == 0 {
-		return 0, unix.EBADF
 	}
 	switch d.kind {
 	case kindOutput:
