@@ -226,26 +226,37 @@ func (k *kubelet) terminationMessage(t *testing.T) {
 	}
 }
 
-// rotation reads all files of a rotated log and wants every line once.
+// rotation reads all files of a rotated log and wants every line once: from the
+// first on, unless the kubelet has removed files already, as it is told to.
 func (k *kubelet) rotation(t *testing.T) {
+	pattern := filepath.Join(k.dir, "logs", "default_rotation-*", "rotation", "0.log*")
 	var lines []string
 	eventually(t, patience, func() error {
-		files, err := filepath.Glob(filepath.Join(k.dir, "logs", "default_rotation-*", "rotation", "0.log*"))
+		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
 		}
 		if len(files) < 3 {
 			return fmt.Errorf("only %v so far", files)
 		}
-		lines, err = rotated(files)
-		return err
+		if lines, err = rotated(slices.Clone(files)); err != nil {
+			return err
+		}
+		if after, err := filepath.Glob(pattern); err != nil || !slices.Equal(files, after) {
+			return fmt.Errorf("rotated while it was read: %v, then %v, %v", files, after, err)
+		}
+		return nil
 	})
 	if len(lines) < 100 {
 		t.Fatalf("only %d lines", len(lines))
 	}
+	var first int
+	if _, err := fmt.Sscanf(lines[0], "line %d ", &first); err != nil {
+		t.Fatalf("the rotated logs begin with %q", lines[0])
+	}
 	for i, l := range lines[:len(lines)-1] {
-		if want := fmt.Sprintf("line %d ", i); !strings.HasPrefix(l, want) {
-			t.Fatalf("line %d of the rotated logs is %q", i, l)
+		if want := fmt.Sprintf("line %d ", first+i); !strings.HasPrefix(l, want) {
+			t.Fatalf("line %d of the rotated logs is %q, want %s", i, l, want)
 		}
 	}
 }
