@@ -3,22 +3,17 @@
 package e2e
 
 import (
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/limpet-cri/limpet/test/node"
@@ -215,88 +210,6 @@ func (k *kubelet) volumes(t *testing.T) {
 	}
 }
 
-func (k *kubelet) terminationMessage(t *testing.T) {
-	p := k.await(t, "message", patience, phase("Succeeded"))
-	if e := ended(t, p, 0, "Completed"); e.Message != "from the node\n" {
-		t.Errorf("message %q", e.Message)
-	}
-	f := k.await(t, "fallback", patience, phase("Failed"))
-	if e := ended(t, f, 3, "Error"); !strings.Contains(e.Message, "exit code 3") {
-		t.Errorf("message from the log: %q", e.Message)
-	}
-}
-
-// rotation reads all files of a rotated log and wants every line once: from the
-// first on, unless the kubelet has removed files already, as it is told to.
-func (k *kubelet) rotation(t *testing.T) {
-	pattern := filepath.Join(k.dir, "logs", "default_rotation-*", "rotation", "0.log*")
-	var lines []string
-	eventually(t, patience, func() error {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			return err
-		}
-		if len(files) < 3 {
-			return fmt.Errorf("only %v so far", files)
-		}
-		if lines, err = rotated(slices.Clone(files)); err != nil {
-			return err
-		}
-		if after, err := filepath.Glob(pattern); err != nil || !slices.Equal(files, after) {
-			return fmt.Errorf("rotated while it was read: %v, then %v, %v", files, after, err)
-		}
-		return nil
-	})
-	if len(lines) < 100 {
-		t.Fatalf("only %d lines", len(lines))
-	}
-	var first int
-	if _, err := fmt.Sscanf(lines[0], "line %d ", &first); err != nil {
-		t.Fatalf("the rotated logs begin with %q", lines[0])
-	}
-	for i, l := range lines[:len(lines)-1] {
-		if want := fmt.Sprintf("line %d ", first+i); !strings.HasPrefix(l, want) {
-			t.Fatalf("line %d of the rotated logs is %q, want %s", i, l, want)
-		}
-	}
-}
-
-// rotated joins a log's files in their order: the rotated by their time, then
-// the one in use.
-func rotated(files []string) ([]string, error) {
-	slices.SortFunc(files, func(a, b string) int {
-		if strings.HasSuffix(a, "0.log") {
-			return 1
-		}
-		if strings.HasSuffix(b, "0.log") {
-			return -1
-		}
-		return strings.Compare(a, b)
-	})
-	var all strings.Builder
-	for _, p := range files {
-		f, err := os.Open(p)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		var r io.Reader = f
-		if strings.HasSuffix(p, ".gz") {
-			if r, err = gzip.NewReader(f); err != nil {
-				return nil, err
-			}
-		} else if strings.HasSuffix(p, ".tmp") {
-			return nil, fmt.Errorf("%s is being compressed", p)
-		}
-		b, err := io.ReadAll(r)
-		if err != nil {
-			return nil, err
-		}
-		all.WriteString(logText(string(b)))
-	}
-	return strings.Split(strings.TrimSuffix(all.String(), "\n"), "\n"), nil
-}
-
 func (k *kubelet) pullPolicy(t *testing.T) {
 	waits := func(reasons ...string) func(podStatus) error {
 		return func(p podStatus) error {
@@ -383,73 +296,6 @@ func (k *kubelet) summary(t *testing.T) {
 		}
 		return fmt.Errorf("the pod is not in the summary: %s", b)
 	})
-}
-
-// listen asks the server of a pod that has a socket of the pod's network: from
-// inside that network, since the pod has no address on the node's.
-func (k *kubelet) listen(t *testing.T) {
-	p := k.await(t, "web", patience, phase("Running"))
-	eventually(t, patience, func() error {
-		if got := k.log(t, p, "web", p.Status.ContainerStatuses[0].RestartCount); !strings.Contains(got, "serving") {
-			return fmt.Errorf("logged %q", got)
-		}
-		return nil
-	})
-	r, err := k.n.Runtime.ListPodSandbox(t.Context(), &runtime.ListPodSandboxRequest{Filter: &runtime.PodSandboxFilter{
-		LabelSelector: map[string]string{"io.kubernetes.pod.name": p.Metadata.Name},
-	}})
-	if err != nil || len(r.GetItems()) != 1 {
-		t.Fatalf("sandboxes of the pod: %v, %v", r, err)
-	}
-	answer, err := askInside(filepath.Join(k.n.Dir, "run", "netns", r.GetItems()[0].GetId()), "127.0.0.1:8080")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(answer, "hello /there, from WebAssembly") {
-		t.Errorf("the server says %q", answer)
-	}
-}
-
-// askInside speaks HTTP from a thread in the network namespace.
-func askInside(netns, address string) (string, error) {
-	type answer struct {
-		text string
-		err  error
-	}
-	got := make(chan answer, 1)
-	go func() {
-		// The thread is not unlocked: it ends with the goroutine, and the
-		// namespace with it.
-		goruntime.LockOSThread()
-		text, err := ask(netns, address)
-		got <- answer{text, err}
-	}()
-	a := <-got
-	return a.text, a.err
-}
-
-func ask(netns, address string) (string, error) {
-	f, err := os.Open(netns)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return "", fmt.Errorf("setns %s: %w", netns, err)
-	}
-	c, err := net.DialTimeout("tcp", address, 5*time.Second)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := io.WriteString(c, "GET /there HTTP/1.0\r\n\r\n"); err != nil {
-		return "", err
-	}
-	b, err := io.ReadAll(c)
-	return string(b), err
 }
 
 // restart kills limpetd under a kubelet with running pods: they stay the same
