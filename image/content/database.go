@@ -21,8 +21,10 @@ var errDamaged = errors.New("image database is damaged")
 
 // openBolt opens the database. An empty file would open as an empty database,
 // after which the collector would delete every blob; a torn one makes bbolt
-// panic. Both are errDamaged.
+// panic, and one that was cut short makes it read beyond the file's end, which
+// is a fault of memory and is made a panic. All are errDamaged.
 func openBolt(path string) (db *bolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			db, err = nil, fmt.Errorf("%w: %s: %v", errDamaged, path, p)
@@ -116,6 +118,7 @@ func (s *Store) hasSnapshots() (has bool) {
 }
 
 func initDB(db *metadata.DB) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", errDamaged, p)

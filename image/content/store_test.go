@@ -3,6 +3,7 @@ package content
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -128,12 +129,13 @@ func TestDamagedDatabase(t *testing.T) {
 		damage func(b []byte) []byte
 		boot   string // what the boot file says, "" to leave it
 	}{
-		"empty":          {func([]byte) []byte { return nil }, ""},
-		"header":         {func(b []byte) []byte { return append(random[:1<<13:1<<13], b[1<<13:]...) }, ""},
-		"cut to a page":  {func(b []byte) []byte { return b[:4096] }, ""},
-		"not a database": {func([]byte) []byte { return random }, ""},
-		"pages, unclean": {func(b []byte) []byte { return append(b[:2*4096:2*4096], make([]byte, len(b)-2*4096)...) }, "other open"},
-		"cut in half":    {func(b []byte) []byte { return b[:len(b)/2] }, "other open"},
+		"empty":           {func([]byte) []byte { return nil }, ""},
+		"header":          {func(b []byte) []byte { return append(random[:1<<13:1<<13], b[1<<13:]...) }, ""},
+		"cut to a page":   {func(b []byte) []byte { return b[:4096] }, ""},
+		"not a database":  {func([]byte) []byte { return random }, ""},
+		"pages, unclean":  {func(b []byte) []byte { return append(b[:2*4096:2*4096], make([]byte, len(b)-2*4096)...) }, "other open"},
+		"cut in half":     {func(b []byte) []byte { return b[:len(b)/2] }, "other open"},
+		"cut, free pages": {func(b []byte) []byte { return b[:freePages(b)] }, ""},
 		"names, unclean": {func(b []byte) []byte {
 			at := bytes.LastIndex(b, []byte("more-100")) / 4096 * 4096
 			return append(append(b[:at:at], random[:4096]...), b[at+4096:]...)
@@ -177,6 +179,18 @@ func TestDamagedDatabase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// freePages is where a database keeps its list of free pages, which is read as
+// soon as it is opened: of two headers, each the first thing of a page, the one
+// with the higher transaction counts.
+func freePages(b []byte) uint64 {
+	le := binary.LittleEndian
+	header := b[16:4096]
+	if other := b[4096+16 : 2*4096]; le.Uint64(other[48:]) > le.Uint64(header[48:]) {
+		header = other
+	}
+	return le.Uint64(header[32:]) * 4096
 }
 
 // TestFaultIsNoDamage: an error of the machine sets nothing aside.
