@@ -83,10 +83,11 @@ func readAll(db *bolt.DB) (err error) {
 func (s *Store) checkSnapshotter() error {
 	path := filepath.Join(s.root, snapshotFolders[s.snName], "metadata.db")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		if s.hasSnapshots() {
-			return fmt.Errorf("%w: %s is gone", errDamaged, path)
+		has, err := s.hasSnapshots()
+		if err == nil && has {
+			err = fmt.Errorf("%w: %s is gone", errDamaged, path)
 		}
-		return nil
+		return err
 	}
 	db, err := openBolt(path)
 	if err != nil {
@@ -100,8 +101,8 @@ func (s *Store) checkSnapshotter() error {
 
 // hasSnapshots says whether the database tells of snapshots, which it keeps in
 // v1/NAMESPACE/snapshots/SNAPSHOTTER.
-func (s *Store) hasSnapshots() (has bool) {
-	_ = s.bolt.View(func(tx *bolt.Tx) error {
+func (s *Store) hasSnapshots() (has bool, err error) {
+	err = s.bolt.View(func(tx *bolt.Tx) error {
 		b := tx.Bucket([]byte("v1"))
 		for _, name := range []string{Namespace, "snapshots", s.snName} {
 			if b != nil {
@@ -114,7 +115,10 @@ func (s *Store) hasSnapshots() (has bool) {
 		}
 		return nil
 	})
-	return has
+	if err != nil {
+		return false, fmt.Errorf("look for snapshots in the image database: %w", err)
+	}
+	return has, nil
 }
 
 func initDB(db *metadata.DB) (err error) {
