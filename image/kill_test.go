@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/snapshots"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -107,6 +110,45 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEmpty(t, s)
+}
+
+// TestCutOffUnpack: what a kill left of a layer that was being unpacked, under
+// the lease that the next attempt takes over, is gone when that has pulled.
+func TestCutOffUnpack(t *testing.T) {
+	srv := newServer(t)
+	srv.image("app", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"),
+		tarLayer(t, "", file{name: "app.wasm", body: string(wasmModule("cut off"))}))
+	s, _ := open(t, Config{Snapshotter: "native"})
+	ref := srv.ref("app", "v1")
+	img, err := s.Pull(t.Context(), ref, PullOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := strings.TrimPrefix(s.known.byName[ref].view, "view-")
+	if err := s.Remove(t.Context(), img.ID); err != nil {
+		t.Fatal(err)
+	}
+	lease := pullLeaseOf(ref)
+	if _, err := s.lease(nsContext(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.Snapshots().Prepare(leases.WithLease(nsContext(), lease), "extract-"+lease+"-"+top, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Pull(t.Context(), ref, PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	err = s.store.Snapshots().Walk(nsContext(), func(_ context.Context, i snapshots.Info) error {
+		left = append(left, i.Name)
+		return nil
+	})
+	if n := countFiles(t, s, "native/snapshots"); n != 1 {
+		t.Errorf("%d snapshot folders, want the layer, which is the view's too", n)
+	}
+	if want := []string{top, "view-" + top}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("snapshots %q, %v; want %q", left, err, want)
+	}
 }
 
 // timed is how long a pull takes from the start of its process.

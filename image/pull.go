@@ -112,7 +112,8 @@ func pullLeaseOf(name string) string {
 // again, and goes away otherwise.
 func (s *Service) leased(ctx context.Context, id string, work func(context.Context) (Image, error)) (Image, error) {
 	ctx = content.Context(ctx)
-	if err := s.lease(ctx, id); err != nil {
+	again, err := s.lease(ctx, id)
+	if err != nil {
 		return Image{}, err
 	}
 	img, err := work(leases.WithLease(ctx, id))
@@ -124,8 +125,14 @@ func (s *Service) leased(ctx context.Context, id string, work func(context.Conte
 	if derr := s.store.Leases().Delete(undo, leases.Lease{ID: id}); derr != nil && !errdefs.IsNotFound(derr) {
 		s.log.Warn("lease of a pull was not removed; it expires by itself", "lease", id, "error", derr)
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.store.CollectSoon()
+	case again:
+		// What the attempts before left goes now, and not in an hour.
+		if cerr := s.store.Collect(undo); cerr != nil {
+			s.log.Warn("what earlier attempts of a pull left is not collected yet", "lease", id, "error", cerr)
+		}
 	}
 	return img, err
 }
@@ -140,32 +147,34 @@ func final(err error) bool {
 	return false
 }
 
-// lease makes sure that a lease of this name exists and lasts.
-func (s *Service) lease(ctx context.Context, id string) error {
+// lease makes sure that a lease of this name exists and lasts. again tells that
+// an earlier attempt left it.
+func (s *Service) lease(ctx context.Context, id string) (again bool, err error) {
 	lm := s.store.Leases()
 	for range 2 {
 		_, err := lm.Create(ctx, leases.WithID(id), leases.WithExpiration(leaseFor))
 		if err == nil {
-			return nil
+			return again, nil
 		}
 		if !errdefs.IsAlreadyExists(err) {
-			return fmt.Errorf("make lease: %w", err)
+			return false, fmt.Errorf("make lease: %w", err)
 		}
+		again = true
 		ls, err := lm.List(ctx, "id=="+id)
 		if err != nil {
-			return fmt.Errorf("read lease: %w", err)
+			return false, fmt.Errorf("read lease: %w", err)
 		}
 		if len(ls) == 1 {
 			until, err := time.Parse(time.RFC3339, ls[0].Labels["containerd.io/gc.expire"])
 			if err == nil && time.Until(until) > leaseRenew {
-				return nil
+				return true, nil
 			}
 		}
 		if err := lm.Delete(ctx, leases.Lease{ID: id}); err != nil && !errdefs.IsNotFound(err) {
-			return fmt.Errorf("renew lease: %w", err)
+			return false, fmt.Errorf("renew lease: %w", err)
 		}
 	}
-	return fmt.Errorf("lease %s cannot be renewed", id)
+	return false, fmt.Errorf("lease %s cannot be renewed", id)
 }
 
 // transfer resolves and fetches. A token that the registry no longer takes

@@ -54,7 +54,7 @@ func (s *Service) dropDamaged(d digest.Digest) {
 // collected when none comes: nobody can see it, or ask for its removal.
 func (s *Service) giveUp(ctx context.Context, name string, left []digest.Digest) {
 	id := pullLeaseOf(name)
-	err := s.lease(ctx, id)
+	_, err := s.lease(ctx, id)
 	for _, d := range left {
 		if err == nil {
 			err = s.store.Leases().AddResource(ctx, leases.Lease{ID: id}, leases.Resource{ID: d.String(), Type: "content"})

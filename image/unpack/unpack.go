@@ -12,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 
 	"github.com/containerd/containerd/v2/core/leases"
@@ -63,7 +62,7 @@ type used struct{ bytes, entries int64 }
 
 // Unpack applies the layers, from the lowest, and makes a view of the result.
 // Preconditions: ctx carries a lease, which keeps the snapshots until a label
-// on a blob of the image does.
+// on a blob of the image does, and under which nobody else unpacks.
 func Unpack(ctx context.Context, s *content.Store, layers []Layer, lim Limits, layer func(n int)) (Unpacked, error) {
 	ctx = content.Context(ctx)
 	var total used
@@ -137,10 +136,13 @@ func unpackLayer(ctx context.Context, s *content.Store, l Layer, parent, name st
 		return used{}, err
 	}
 	sn := s.Snapshots()
+	key, err := dropCutOff(ctx, s, name)
+	if err != nil {
+		return used{}, err
+	}
 	if i, err := sn.Stat(ctx, name); err == nil {
 		return usedOf(i)
 	}
-	key := "extract-" + strconv.FormatUint(rand.Uint64(), 16) + "-" + name
 	mounts, err := sn.Prepare(ctx, key, parent)
 	if err != nil {
 		return used{}, fmt.Errorf("prepare snapshot: %w", err)
@@ -161,6 +163,22 @@ func unpackLayer(ctx context.Context, s *content.Store, l Layer, parent, name st
 		return u, nil
 	}
 	return used{}, err
+}
+
+// dropCutOff returns the key under which a layer is unpacked. Its lease has one
+// holder at a time, so what is there under that key was left by a kill, and
+// would take its room for as long as the lease lasts: it is removed.
+func dropCutOff(ctx context.Context, s *content.Store, name string) (key string, err error) {
+	lease, _ := leases.FromContext(ctx) // keep has seen it
+	key = "extract-" + lease + "-" + name
+	err = s.Snapshots().Remove(ctx, key)
+	switch {
+	case err == nil:
+		s.CollectSoon() // its files go with the next collection
+	case !errdefs.IsNotFound(err):
+		return "", fmt.Errorf("remove what a kill left of the layer: %w", err)
+	}
+	return key, nil
 }
 
 // usedOf reads what an unpacked layer took. One that does not say so is not
