@@ -74,3 +74,26 @@ func TestFuzzTargets(t *testing.T) {
 		t.Errorf("found %v, %v", got, err)
 	}
 }
+
+func TestEndedLate(t *testing.T) {
+	const before = "fuzz: elapsed: 3s, execs: 85393 (28462/sec), new interesting: 0 (total: 115)\n--- FAIL: FuzzIt (3.69s)\n"
+	const after = "FAIL\nexit status 1\nFAIL\tm\t3.709s\n"
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"the time ran out":        {before + "    context deadline exceeded\n" + after, true},
+		"a test that says so":     {before + "    a_test.go:4: context deadline exceeded\n" + after, false},
+		"a failing input":         {before + "    context deadline exceeded\n    \n    Failing input written to testdata/fuzz/FuzzIt/1\n" + after, false},
+		"another error":           {before + "    fuzzing process hung or terminated unexpectedly: exit status 2\n" + after, false},
+		"nothing said":            {before + after, false},
+		"does not build":          {"# m\n./a_test.go:3: context deadline exceeded\nFAIL\tm [build failed]\n", false},
+		"no verdict":              {"context deadline exceeded\n", false},
+		"passed":                  {"PASS\nok  \tm\t3.709s\n", false},
+		"cut off after the error": {before + "    context deadline exceeded", true},
+	} {
+		if got := endedLate([]byte(c.text)); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}

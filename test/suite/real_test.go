@@ -83,6 +83,33 @@ func TestRealFailures(t *testing.T) {
 	}
 }
 
+// A failing input fails its target, and that one only.
+func TestRealFuzz(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for file, text := range map[string]string{
+		"go.mod": "module m\n\ngo 1.26\n",
+		"a_test.go": "package m\nimport \"testing\"\n" +
+			"func FuzzGood(f *testing.F) { f.Fuzz(func(t *testing.T, b []byte) {}) }\n" +
+			"func FuzzBad(f *testing.F) { f.Add(\"x\"); f.Fuzz(func(t *testing.T, s string) { t.Fatal(\"context deadline exceeded\") }) }\n",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out strings.Builder
+	if err := run([]string{"fuzz", "s", "100ms"}, &out); err == nil {
+		t.Error("it passes")
+	}
+	for _, want := range []string{"ok   . FuzzGood", "--- FAIL . FuzzBad", "s: 1 passed, 1 failed, 0 skipped\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the output lacks %q:\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "once more") {
+		t.Errorf("a failing input is tried again:\n%s", out.String())
+	}
+}
+
 // A run that is cut short leaves no sum, though an earlier one did.
 func TestEarlierSum(t *testing.T) {
 	t.Chdir(t.TempDir())
