@@ -39,6 +39,9 @@ func (m *Manager) planContainer(c *container, i image.Image) (*plan, error) {
 	p := &plan{image: i}
 	var err error
 	p.args, p.named = argv(cfg, i.Config)
+	if err := checkArgs(p.args); err != nil {
+		return nil, err
+	}
 	if p.cwd, err = workingDir(cfg, i.Config); err != nil {
 		return nil, err
 	}

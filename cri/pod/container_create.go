@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,15 @@ func (m *Manager) CreateContainer(ctx context.Context, r *runtime.CreateContaine
 	return id, nil
 }
 
-func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.ContainerConfig) (string, error) {
+func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.ContainerConfig) (id string, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.wanted, cancel)()
+	defer func() {
+		if errors.Is(err, context.Canceled) && s.wanted.Err() != nil {
+			id, err = "", fmt.Errorf("%w: the sandbox is being stopped", ErrBadPhase)
+		}
+	}()
 	release, err := s.turn.share(ctx)
 	if err != nil {
 		return "", err
@@ -46,6 +55,9 @@ func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.Cont
 	}
 	if config.GetMetadata().GetName() == "" {
 		return "", invalid("the container has no metadata.name")
+	}
+	if err := checkSize(config, config.GetLabels(), config.GetAnnotations()); err != nil {
+		return "", err
 	}
 	ref := config.GetImage().GetImage()
 	if ref == "" {
@@ -73,7 +85,7 @@ func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.Cont
 	if err := m.create(ctx, c, p); err != nil {
 		return "", err
 	}
-	m.log.Info("container created", "pod", podName(s), "container", c.id, "name", config.GetMetadata().GetName(), "image", ref)
+	m.logOf(c).Info("container created", "name", config.GetMetadata().GetName(), "image", ref)
 	return c.id, nil
 }
 
@@ -82,7 +94,7 @@ func (m *Manager) create(ctx context.Context, c *container, p *plan) (err error)
 	var u undo
 	defer func() {
 		if err != nil {
-			m.undone(ctx, &u, "a container", "container", c.id)
+			m.undone(ctx, &u, m.logOf(c))
 		}
 	}()
 	u.add(func(context.Context) error { m.index.dropContainer(c); return nil })
@@ -115,6 +127,9 @@ func (m *Manager) create(ctx context.Context, c *container, p *plan) (err error)
 	md, err := madeOf(c, p, prepared, b)
 	if err != nil {
 		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err // nobody would hear its id
 	}
 	created := toCreated(Preparing{}, h)
 	if err := m.saveContainer(c, created, md); err != nil {

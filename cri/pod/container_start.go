@@ -54,7 +54,7 @@ func (m *Manager) startContainer(ctx context.Context, c *container) error {
 	running := toRunning(starting, starting.Host, starting.Started)
 	if err := m.saveContainer(c, running, s.made); err != nil {
 		// The guest runs, and Starting on disk reads the same after a restart.
-		m.log.Error("could not record a start", "container", c.id, "error", err)
+		m.logOf(c).Error("could not record a start", "error", err)
 	}
 	m.checkpoint("start.saved")
 	m.index.setContainer(c, running, nil)
@@ -67,7 +67,7 @@ func (m *Manager) startContainer(ctx context.Context, c *container) error {
 func (m *Manager) failStart(ctx context.Context, c *container, h Host, why error) error {
 	m.checkpoint("start.failed")
 	if err := h.Kill(); err != nil {
-		m.log.Error("could not end a container that did not start", "container", c.id, "error", err)
+		m.logOf(c).Error("could not end a container that did not start", "error", err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killBound)
 	defer cancel()
@@ -75,7 +75,7 @@ func (m *Manager) failStart(ctx context.Context, c *container, h Host, why error
 	case <-h.Done():
 		m.exitHolding(c, h)
 	case <-ctx.Done():
-		m.log.Error("a container that did not start does not end", "container", c.id)
+		m.logOf(c).Error("a container that did not start does not end")
 	}
 	return why
 }

@@ -68,11 +68,7 @@ func (m *Manager) stopping(ctx context.Context, c *container, grace time.Duratio
 	defer cancel()
 	release, err := c.turn.take(patience)
 	if err != nil {
-		// Whoever has the turn waits for the host, which does not answer.
-		if h, ok := hostOf(m.index.phaseOf(c)); ok && ctx.Err() == nil {
-			return h, 0, nil
-		}
-		return nil, 0, err
+		return m.outOfTurn(ctx, c, err)
 	}
 	defer release()
 	s := m.index.snapshot(c)
@@ -101,12 +97,30 @@ func (m *Manager) stopping(ctx context.Context, c *container, grace time.Duratio
 	return nil, 0, nil
 }
 
+// outOfTurn is what a stop does that did not get the container's turn in time.
+func (m *Manager) outOfTurn(ctx context.Context, c *container, err error) (Host, syscall.Signal, error) {
+	if ctx.Err() != nil {
+		return nil, 0, ctx.Err()
+	}
+	switch p := m.index.phaseOf(c).(type) {
+	case Exited, Removed:
+		return nil, 0, nil // it is being removed
+	case Created, Starting, Running, Stopping:
+		// Whoever has the turn waits for the host, which does not answer.
+		h, _ := hostOf(p)
+		return h, 0, nil
+	case Preparing, Lost:
+		return nil, 0, fmt.Errorf("another call is still at work with it, which is %s: %w", p.Kind(), err)
+	}
+	return nil, 0, err
+}
+
 // Preconditions: c's turn is held.
 func (m *Manager) recordStopping(c *container, from Running, md *made) {
 	p := toStopping(from, from.Host, from.Started)
 	if err := m.saveContainer(c, p, md); err != nil {
 		// A full disk must not keep a container alive.
-		m.log.Error("could not record a stop", "container", c.id, "error", err)
+		m.logOf(c).Error("could not record a stop", "error", err)
 	}
 	m.checkpoint("stop.recorded")
 	m.index.setContainer(c, p, nil)
@@ -122,7 +136,7 @@ func (m *Manager) tell(ctx context.Context, c *container, h Host, s syscall.Sign
 		if ctx.Err() != nil {
 			return false, err
 		}
-		m.log.Warn("stop signal not heard; killing instead", "container", c.id, "error", err)
+		m.logOf(c).Warn("stop signal not heard; killing instead", "error", err)
 		return false, nil
 	}
 	m.checkpoint("stop.signalled")
@@ -141,12 +155,14 @@ func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
 		return err
 	}
 	m.checkpoint("stop.lost")
-	if ended, err := await(ctx, h.Done(), killBound); err != nil || !ended {
+	if ended, err := await(ctx, h.Done(), killBound); err != nil {
+		return err
+	} else if !ended {
 		return fmt.Errorf("%w: %v after it was killed (process %d)", ErrStillRunning, killBound, h.PID())
 	}
 	p := toExited(from, from.Started, h.Exit())
 	if err := m.saveContainer(c, p, m.index.snapshot(c).made); err != nil {
-		m.log.Error("could not record an exit", "container", c.id, "error", err)
+		m.logOf(c).Error("could not record an exit", "error", err)
 	}
 	m.checkpoint("stop.told")
 	m.index.setContainer(c, p, nil)
@@ -208,7 +224,9 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	}
 	m.checkpoint("remove.stopped")
 	if err := m.saveContainer(c, p, s.made); err != nil {
-		return fmt.Errorf("record the removal: %w", err)
+		// Removing is what makes room again. After a restart what is left is
+		// removed once more, or is swept as half made.
+		m.logOf(c).Error("could not record a removal", "error", err)
 	}
 	m.checkpoint("remove.recorded")
 	if err := m.discard(ctx, c); err != nil {
@@ -218,6 +236,6 @@ func (m *Manager) removeContainer(ctx context.Context, c *container) error {
 	m.index.setContainer(c, p, nil)
 	m.publish(c.sandbox, c.id, runtime.ContainerEventType_CONTAINER_DELETED_EVENT)
 	m.index.dropContainer(c)
-	m.log.Info("container removed", "pod", podName(c.sandbox), "container", c.id)
+	m.logOf(c).Info("container removed")
 	return nil
 }

@@ -30,6 +30,8 @@ type world struct {
 	fail map[string]error
 	// acts hears of everything that changes the world.
 	acts func(what string)
+	// prepares, if not nil, is what Prepare does first.
+	prepares func(context.Context) error
 }
 
 // act tells that something is about to change.
@@ -85,8 +87,13 @@ func (f fakeImages) Status(ref string) (image.Image, bool, error) {
 	return i, ok, nil
 }
 
-func (f fakeImages) Prepare(_ context.Context, ref, id, _ string, _ []string) (*image.Prepared, error) {
+func (f fakeImages) Prepare(ctx context.Context, ref, id, _ string, _ []string) (*image.Prepared, error) {
 	f.w.act("image prepared")
+	if f.w.prepares != nil {
+		if err := f.w.prepares(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := f.w.fails("prepare"); err != nil {
 		return nil, err
 	}
@@ -183,6 +190,7 @@ type fakeHost struct {
 	spec  *spec.Container
 	deaf  bool
 	hangs bool
+	stuck bool // in the kernel: no kill ends it
 	done  chan struct{}
 	mu    sync.Mutex
 	phase spec.Phase
@@ -244,7 +252,9 @@ func (h *fakeHost) Kill() error {
 	if err := h.w.fails("kill"); err != nil {
 		return err
 	}
-	h.end(spec.CodeKilled, spec.ReasonKilled)
+	if !h.stuck {
+		h.end(spec.CodeKilled, spec.ReasonKilled)
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -183,15 +184,23 @@ type fieldMaker = func(path string, t Treatment, sentence string, refuses func(s
 
 func resourceFields(f fieldMaker) []Field {
 	return []Field{
-		f("linux.resources.cpu_period", Honoured, "of the container's cgroup", nil),
-		f("linux.resources.cpu_quota", Honoured, "of the container's cgroup; lifted while the container is being stopped", nil),
-		f("linux.resources.cpu_shares", Honoured, "of the container's cgroup", nil),
+		f("linux.resources.cpu_period", Honoured, fmt.Sprintf("of the container's cgroup, from %d to %d microseconds; 0 leaves the kernel's", minPeriod, maxPeriod), func(s subject) bool {
+			p := s.res().GetCpuPeriod()
+			return p != 0 && (p < minPeriod || p > maxPeriod)
+		}),
+		f("linux.resources.cpu_quota", Honoured, fmt.Sprintf("of the container's cgroup, at least %d microseconds; 0 and -1 are none; lifted while the container is being stopped", minQuota), func(s subject) bool {
+			q := s.res().GetCpuQuota()
+			return q < -1 || q > 0 && q < minQuota
+		}),
+		f("linux.resources.cpu_shares", Honoured, "of the container's cgroup; 0 leaves the kernel's, a negative number is refused", func(s subject) bool { return s.res().GetCpuShares() < 0 }),
 		f("linux.resources.memory_limit_in_bytes", Honoured, fmt.Sprintf("of the container's cgroup, and less %d bytes and one part in %d of the guest's memory; below %d bytes it is refused, because the host itself needs them", memoryMargin, pageTables, MinMemory), func(s subject) bool {
 			l := s.res().GetMemoryLimitInBytes()
 			return l < 0 || l > 0 && l < int64(MinMemory)
 		}),
 		f("linux.resources.memory_swap_limit_in_bytes", Honoured, "of the container's cgroup", nil),
-		f("linux.resources.oom_score_adj", Honoured, "of the host; where the kernel refuses to go so low, the daemon's own value stays", nil),
+		f("linux.resources.oom_score_adj", Honoured, fmt.Sprintf("of the host, from -%d to %d; where the kernel refuses to go so low, the daemon's own value stays", maxScore, maxScore), func(s subject) bool {
+			return max(s.res().GetOomScoreAdj(), -s.res().GetOomScoreAdj()) > maxScore || s.res().GetOomScoreAdj() == math.MinInt64
+		}),
 		f("linux.resources.cpuset_cpus", Refused, "containers are not bound to processors: use the kubelet's CPU manager policy none", func(s subject) bool { return s.res().GetCpusetCpus() != "" }),
 		f("linux.resources.cpuset_mems", Refused, "containers are not bound to memory nodes: use the kubelet's memory manager policy None", func(s subject) bool { return s.res().GetCpusetMems() != "" }),
 		f("linux.resources.hugepage_limits", ByConstruction, "a host maps no huge pages from hugetlbfs", nil),

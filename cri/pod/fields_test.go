@@ -128,6 +128,13 @@ func TestFieldsRefuse(t *testing.T) {
 		{"linux.security_context.apparmor_profile", nil, sec(&csc{ApparmorProfile: "localhost/x"})},
 		//lint:ignore SA1019 a client may still send it
 		{"linux.security_context.seccomp_profile_path", nil, sec(&csc{SeccompProfilePath: "localhost/x"})},
+		{"linux.resources.cpu_shares", nil, res(&runtime.LinuxContainerResources{CpuShares: -5})},
+		{"linux.resources.cpu_period", nil, res(&runtime.LinuxContainerResources{CpuPeriod: 1 << 40})},
+		{"linux.resources.cpu_period", nil, res(&runtime.LinuxContainerResources{CpuPeriod: -1})},
+		{"linux.resources.cpu_quota", nil, res(&runtime.LinuxContainerResources{CpuQuota: 999})},
+		{"linux.resources.cpu_quota", nil, res(&runtime.LinuxContainerResources{CpuQuota: -2})},
+		{"linux.resources.oom_score_adj", nil, res(&runtime.LinuxContainerResources{OomScoreAdj: 1001})},
+		{"linux.resources.oom_score_adj", nil, res(&runtime.LinuxContainerResources{OomScoreAdj: -1 << 63})},
 		{"mounts[].recursive_read_only", nil, mnt(&runtime.Mount{RecursiveReadOnly: true})},
 		{"mounts[].propagation", nil, mnt(&runtime.Mount{Propagation: runtime.MountPropagation_PROPAGATION_HOST_TO_CONTAINER})},
 		{"mounts[].uidMappings", nil, mnt(&runtime.Mount{UidMappings: []*runtime.IDMapping{{}}})},

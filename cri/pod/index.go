@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -31,6 +32,10 @@ type sandbox struct {
 	config   *runtime.PodSandboxConfig
 	created  int64
 	turn     turn
+	// wanted ends when a stop is asked for, by unwant: what is being made in
+	// the sandbox gives up then, for the stop waits for it.
+	wanted context.Context
+	unwant context.CancelFunc
 
 	// Guarded by index.mu; changed by the holder of the turn.
 	phase      SandboxPhase
@@ -54,6 +59,16 @@ type container struct {
 	view  *runtime.Container
 	made  *made
 	usage layerUsage
+}
+
+// newSandbox returns one that is being made.
+func newSandbox(id, handler string, profile Profile, config *runtime.PodSandboxConfig, created int64) *sandbox {
+	s := &sandbox{
+		id: id, name: sandboxName(config.GetMetadata()), handler: handler, profile: profile, config: config,
+		created: created, turn: newTurn(), phase: SandboxPreparing{}, containers: map[string]*container{},
+	}
+	s.wanted, s.unwant = context.WithCancel(context.Background())
+	return s
 }
 
 // reserve takes a name for an id.
@@ -143,6 +158,17 @@ func (x *index) container(id string) (*container, error) {
 		return nil, fmt.Errorf("container %q: %w", id, err)
 	}
 	return c, nil
+}
+
+// podOf returns the sandbox that an id names or that its container is in, nil
+// if there is none.
+func (x *index) podOf(id string) *sandbox {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if c, ok := x.containers[id]; ok {
+		return c.sandbox
+	}
+	return x.sandboxes[id]
 }
 
 // containersOf returns the containers of a sandbox, those that are not listed

@@ -71,10 +71,10 @@ func (m *Manager) checkpoint(step string) {
 
 // undone undoes what a failed operation did. What resists is left to the next
 // Recover, and somebody should know.
-func (m *Manager) undone(ctx context.Context, u *undo, what string, key, id string) {
+func (m *Manager) undone(ctx context.Context, u *undo, log *slog.Logger) {
 	m.checkpoint("undo.begun")
 	for _, err := range u.run(ctx, func() { m.checkpoint("undo.step") }) {
-		m.log.Error("could not undo "+what+"; the next start of the daemon tries again", key, id, "error", err)
+		log.Error("could not undo what failed; the next start of the daemon tries again", "error", err)
 	}
 }
 
@@ -116,14 +116,33 @@ func (m *Manager) exitHolding(c *container, h Host) {
 	m.checkpoint("exit.seen")
 	if err := m.saveContainer(c, p, s.made); err != nil {
 		// The host's own record stands; after a restart it is read again.
-		m.log.Error("could not record an exit", "container", c.id, "error", err)
+		m.logOf(c).Error("could not record an exit", "error", err)
 	}
 	m.checkpoint("exit.recorded")
 	m.index.setContainer(c, p, nil)
 	close(c.exited)
-	m.log.Info("container exited", "pod", podName(c.sandbox), "container", c.id,
+	m.logOf(c).Info("container exited",
 		"name", c.config.GetMetadata().GetName(), "code", p.Exit.Code, "reason", string(p.Exit.Reason), "message", p.Exit.Message)
 	m.publish(c.sandbox, c.id, runtime.ContainerEventType_CONTAINER_STOPPED_EVENT)
+}
+
+// logOf is the log with what every line about a container says.
+func (m *Manager) logOf(c *container) *slog.Logger {
+	return m.log.With("pod", podName(c.sandbox), "container", c.id)
+}
+
+// logOfSandbox is the log with what every line about a sandbox says.
+func (m *Manager) logOfSandbox(s *sandbox) *slog.Logger {
+	return m.log.With("pod", podName(s), "sandbox", s.id)
+}
+
+// PodOf names the pod of a sandbox or container, as NAMESPACE/NAME; it is empty
+// for an id that is not known in full.
+func (m *Manager) PodOf(id string) string {
+	if s := m.index.podOf(id); s != nil {
+		return podName(s)
+	}
+	return ""
 }
 
 // podName is a pod as people write it.

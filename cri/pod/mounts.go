@@ -48,6 +48,9 @@ func bind(m *runtime.Mount) (specs.Mount, error) {
 	if !path.IsAbs(to) || strings.ContainsRune(to, 0) || path.Clean(to) == "/" {
 		return specs.Mount{}, invalid("mount at %q: an absolute path below / is wanted", to)
 	}
+	if err := checkPath("the container path of a mount", path.Clean(to)); err != nil {
+		return specs.Mount{}, err
+	}
 	if !filepath.IsAbs(from) {
 		return specs.Mount{}, invalid("mount at %s: host path %q is not absolute", to, from)
 	}
@@ -77,8 +80,8 @@ func logPath(pod *runtime.PodSandboxConfig, c *runtime.ContainerConfig) (string,
 		return "", nil
 	}
 	p := filepath.Join(dir, name)
-	if !filepath.IsAbs(p) || !filepath.IsLocal(name) {
-		return "", invalid("log %q is not below an absolute log_directory %q", name, dir)
+	if !filepath.IsAbs(p) || !filepath.IsLocal(name) || p == filepath.Clean(dir) || strings.ContainsRune(p, 0) {
+		return "", invalid("log %q is not the path of a file below an absolute log_directory %q", name, dir)
 	}
 	return p, nil
 }

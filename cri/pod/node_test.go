@@ -17,6 +17,7 @@ type node struct {
 	*world
 	t   testing.TB
 	cfg Config
+	log *slog.Logger
 }
 
 func newNode(t testing.TB) *node {
@@ -24,7 +25,7 @@ func newNode(t testing.TB) *node {
 	c := DefaultConfig()
 	dir := scratch.Dir(t)
 	c.Root, c.Run = filepath.Join(dir, "root"), filepath.Join(dir, "run")
-	return &node{world: newWorld(), t: t, cfg: c}
+	return &node{world: newWorld(), t: t, cfg: c, log: quiet()}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -32,7 +33,7 @@ func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 // start starts a daemon on the node.
 func (n *node) start() *Manager {
 	n.t.Helper()
-	m, err := New(n.cfg, fakeImages{n.world}, fakeHosts{n.world}, fakeNets{n.world}, quiet())
+	m, err := New(n.cfg, fakeImages{n.world}, fakeHosts{n.world}, fakeNets{n.world}, n.log)
 	if err != nil {
 		n.t.Fatal(err)
 	}

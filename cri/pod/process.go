@@ -85,7 +85,11 @@ func environment(c *runtime.ContainerConfig, i image.RunConfig, hostname, cwd st
 	set("PWD", cwd)
 	set("HOSTNAME", hostname)
 	for _, e := range i.Env {
-		if name, value, ok := strings.Cut(e, "="); ok && name != "" {
+		name, value, ok := strings.Cut(e, "=")
+		if strings.ContainsRune(e, 0) {
+			return nil, invalid("the image's environment variable %q holds a zero byte, at which it would end", name)
+		}
+		if ok && name != "" {
 			set(name, value)
 		}
 	}
@@ -95,6 +99,9 @@ func environment(c *runtime.ContainerConfig, i image.RunConfig, hostname, cwd st
 			return nil, invalid("environment variable %q: a name without = and no zero bytes are wanted", name)
 		}
 		set(name, string(e.GetValue()))
+	}
+	if len(env) > maxStrings {
+		return nil, invalid("%d environment variables; at most %d", len(env), maxStrings)
 	}
 	return env, nil
 }
@@ -111,7 +118,8 @@ func workingDir(c *runtime.ContainerConfig, i image.RunConfig) (string, error) {
 	if !path.IsAbs(cwd) || strings.ContainsRune(cwd, 0) {
 		return "", invalid("working directory %q is not an absolute path", cwd)
 	}
-	return path.Clean(cwd), nil
+	cwd = path.Clean(cwd)
+	return cwd, checkPath("the working directory", cwd)
 }
 
 // userOf decides who the guest runs as. The group is the image's when the user
@@ -144,6 +152,9 @@ func userOf(sc *runtime.LinuxContainerSecurityContext, i image.RunConfig, p Prof
 		u.GID = g.GetValue()
 	}
 	u.Groups = slices.Clone(sc.GetSupplementalGroups())
+	if len(u.Groups) > maxGroups {
+		return user{}, invalid("%d supplemental groups; at most %d", len(u.Groups), maxGroups)
+	}
 	for _, id := range slices.Concat([]int64{u.UID, u.GID}, u.Groups) {
 		if id < 0 || id >= math.MaxUint32 {
 			return user{}, invalid("user or group %d is not from 0 to %d", id, uint32(math.MaxUint32)-1)

@@ -150,10 +150,8 @@ func (m *Manager) recoverSandbox(f foundSandbox, netns map[string]bool) {
 	if gone != nil {
 		m.log.Warn("a pod's handler is not configured any more; no container can be added to it", "sandbox", f.id, "handler", f.Handler)
 	}
-	s := &sandbox{
-		id: f.id, name: sandboxName(f.config.GetMetadata()), handler: f.Handler, profile: profile, refused: gone, config: f.config,
-		created: f.Created, turn: newTurn(), phase: SandboxPreparing{}, containers: map[string]*container{},
-	}
+	s := newSandbox(f.id, f.Handler, profile, f.config, f.Created)
+	s.refused = gone
 	var p SandboxPhase
 	switch k := f.state.Kind; {
 	case k == KindSandboxReady && m.stands(f, netns):
@@ -168,12 +166,12 @@ func (m *Manager) recoverSandbox(f foundSandbox, netns map[string]bool) {
 	}
 	if p.Kind() != f.state.Kind || f.state.Boot != m.boot {
 		if err := m.saveSandbox(s, p); err != nil {
-			m.log.Error("could not record a sandbox's state", "sandbox", s.id, "error", err)
+			m.logOfSandbox(s).Error("could not record a sandbox's state", "error", err)
 		}
 		m.checkpoint("recover.sandbox")
 	}
 	if err := m.index.reserve(s.name, s.id); err != nil {
-		m.log.Warn("two sandboxes of one name", "sandbox", s.id, "error", err)
+		m.logOfSandbox(s).Warn("two sandboxes of one name", "error", err)
 	}
 	m.index.addSandbox(s)
 	m.index.setSandbox(s, p)
@@ -226,7 +224,7 @@ func (m *Manager) forget(f foundContainer, c *container) (keep bool) {
 // recoverContainer walks a container from Preparing to where it stands now.
 func (m *Manager) recoverContainer(ctx context.Context, c *container, st containerState) error {
 	if err := m.index.reserve(c.name, c.id); err != nil {
-		m.log.Warn("two containers of one name", "container", c.id, "error", err)
+		m.logOf(c).Warn("two containers of one name", "error", err)
 	}
 	p, h := m.standing(ctx, c, st)
 	if p.Kind() != st.Kind || st.Boot != m.boot {

@@ -22,6 +22,11 @@ const (
 	// host may not come up, and the pod would fail with a message about that
 	// instead of about its limit.
 	MinMemory = 8 << 20
+	// minPeriod and maxPeriod bound what a quota is of, and minQuota the quota,
+	// in microseconds, maxScore oom_score_adj either way: all are the kernel's.
+	minPeriod, maxPeriod = 1000, 1000000
+	minQuota             = 1000
+	maxScore             = 1000
 	// minPids is what a host needs for itself.
 	minPids = 16
 )

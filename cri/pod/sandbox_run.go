@@ -23,17 +23,14 @@ func (m *Manager) RunPodSandbox(ctx context.Context, config *runtime.PodSandboxC
 		return "", err
 	}
 	config = proto.CloneOf(config)
-	s := &sandbox{
-		id: newID(), name: sandboxName(config.GetMetadata()), handler: handler, profile: profile, config: config,
-		created: time.Now().UnixNano(), turn: newTurn(), phase: SandboxPreparing{}, containers: map[string]*container{},
-	}
+	s := newSandbox(newID(), handler, profile, config, time.Now().UnixNano())
 	if err := m.index.reserve(s.name, s.id); err != nil {
 		return "", fmt.Errorf("run sandbox of pod %s: %w", podName(s), err)
 	}
 	if err := m.runSandbox(ctx, s); err != nil {
 		return "", fmt.Errorf("run sandbox of pod %s: %w", podName(s), err)
 	}
-	m.log.Info("sandbox ready", "pod", podName(s), "sandbox", s.id, "handler", handler)
+	m.logOfSandbox(s).Info("sandbox ready", "handler", handler)
 	m.publish(s, s.id, runtime.ContainerEventType_CONTAINER_CREATED_EVENT)
 	m.publish(s, s.id, runtime.ContainerEventType_CONTAINER_STARTED_EVENT)
 	return s.id, nil
@@ -43,7 +40,7 @@ func (m *Manager) runSandbox(ctx context.Context, s *sandbox) (err error) {
 	var u undo
 	defer func() {
 		if err != nil {
-			m.undone(ctx, &u, "a sandbox", "sandbox", s.id)
+			m.undone(ctx, &u, m.logOfSandbox(s))
 		}
 	}()
 	u.add(func(context.Context) error { m.index.dropSandbox(s); return nil })
@@ -70,6 +67,9 @@ func (m *Manager) runSandbox(ctx context.Context, s *sandbox) (err error) {
 		return err
 	}
 	m.checkpoint("run.files")
+	if err := ctx.Err(); err != nil {
+		return err // nobody would hear its id
+	}
 	if err := m.saveSandbox(s, ready); err != nil {
 		return fmt.Errorf("record the sandbox: %w", err)
 	}
@@ -92,11 +92,11 @@ func checkSandbox(c *runtime.PodSandboxConfig, p Profile) error {
 	if c.GetMetadata().GetName() == "" {
 		return invalid("the sandbox has no metadata.name")
 	}
-	if len(c.GetHostname()) > maxHostname {
-		return invalid("hostname %q is %d bytes long; the kernel takes %d", c.GetHostname(), len(c.GetHostname()), maxHostname)
+	if err := checkSize(c, c.GetLabels(), c.GetAnnotations()); err != nil {
+		return err
 	}
-	if c.GetHostname() == "" && !hostNetwork(c) {
-		return invalid("the sandbox has no hostname; only one with the node's network may")
+	if err := checkHostname(c); err != nil {
+		return err
 	}
 	sc := c.GetLinux().GetSecurityContext()
 	if sc.GetRunAsGroup() != nil && sc.GetRunAsUser() == nil {

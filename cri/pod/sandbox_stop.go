@@ -24,6 +24,7 @@ func (m *Manager) StopPodSandbox(ctx context.Context, id string) error {
 }
 
 func (m *Manager) stopSandbox(ctx context.Context, s *sandbox) error {
+	s.unwant()
 	release, err := s.turn.take(ctx)
 	if err != nil {
 		return err
@@ -43,7 +44,9 @@ func (m *Manager) stopSandboxHolding(ctx context.Context, s *sandbox) error {
 		// From here on it is not ready, whatever becomes of the rest.
 		p := toSandboxNotReady(from)
 		if err := m.saveSandbox(s, p); err != nil {
-			return fmt.Errorf("record the stop: %w", err)
+			// What is full or damaged must not keep a pod. After a restart its
+			// network is seen to be gone.
+			m.logOfSandbox(s).Error("could not record a stop", "error", err)
 		}
 		m.checkpoint("stop-sandbox.recorded")
 		m.index.setSandbox(s, p)
@@ -55,7 +58,7 @@ func (m *Manager) stopSandboxHolding(ctx context.Context, s *sandbox) error {
 	}
 	m.checkpoint("stop-sandbox.done")
 	if was {
-		m.log.Info("sandbox stopped", "pod", podName(s), "sandbox", s.id)
+		m.logOfSandbox(s).Info("sandbox stopped")
 		m.publish(s, s.id, runtime.ContainerEventType_CONTAINER_STOPPED_EVENT)
 	}
 	return nil
@@ -75,6 +78,7 @@ func (m *Manager) RemovePodSandbox(ctx context.Context, id string) error {
 }
 
 func (m *Manager) removeSandbox(ctx context.Context, s *sandbox) error {
+	s.unwant()
 	release, err := s.turn.take(ctx)
 	if err != nil {
 		return err
@@ -97,7 +101,8 @@ func (m *Manager) removeSandbox(ctx context.Context, s *sandbox) error {
 	}
 	p := toSandboxRemoved(from)
 	if err := m.saveSandbox(s, p); err != nil {
-		return fmt.Errorf("record the removal: %w", err)
+		// Removing is what makes room again.
+		m.logOfSandbox(s).Error("could not record a removal", "error", err)
 	}
 	m.checkpoint("remove-sandbox.recorded")
 	if err := os.RemoveAll(m.sandboxDir(s.id)); err != nil {
@@ -107,7 +112,7 @@ func (m *Manager) removeSandbox(ctx context.Context, s *sandbox) error {
 	m.index.setSandbox(s, p)
 	m.publish(s, s.id, runtime.ContainerEventType_CONTAINER_DELETED_EVENT)
 	m.index.dropSandbox(s)
-	m.log.Info("sandbox removed", "pod", podName(s), "sandbox", s.id)
+	m.logOfSandbox(s).Info("sandbox removed")
 	return nil
 }
 

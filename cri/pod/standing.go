@@ -23,7 +23,7 @@ func (m *Manager) standing(ctx context.Context, c *container, st containerState)
 	case errors.Is(err, ErrNotFound):
 		return toExited(from, started, m.unseen(c, st)), nil
 	case err != nil:
-		m.log.Error("a container's process does not answer", "container", c.id, "error", err)
+		m.logOf(c).Error("a container's process does not answer", "error", err)
 		return toLost(from, started, err), nil
 	}
 	select {
@@ -32,7 +32,7 @@ func (m *Manager) standing(ctx context.Context, c *container, st containerState)
 		if x.Reason == spec.ReasonUnknown && st.Boot != m.boot {
 			x.Message = rebooted
 		}
-		m.log.Info("container exited while the daemon was down", "pod", podName(c.sandbox), "container", c.id, "code", x.Code, "reason", string(x.Reason))
+		m.logOf(c).Info("container exited while the daemon was down", "code", x.Code, "reason", string(x.Reason))
 		return toExited(from, started, x), nil
 	default:
 	}

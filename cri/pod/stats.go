@@ -45,7 +45,7 @@ func (m *Manager) ListContainerStats(f *runtime.ContainerStatsFilter) []*runtime
 	for _, s := range m.selected(f) {
 		st, err := m.measure(s)
 		if err != nil {
-			m.log.Debug("container not measured", "container", s.id, "error", err)
+			m.logOf(s.container).Debug("container not measured", "error", err)
 			continue
 		}
 		out = append(out, st)
