@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
@@ -121,8 +122,23 @@ func toStatus(err error) error {
 	}
 	for _, r := range rules() {
 		if r.is(err) {
-			return status.Error(r.code, r.prefix+err.Error())
+			return status.Error(r.code, bounded(r.prefix+err.Error()))
 		}
 	}
-	return status.Error(codes.Internal, err.Error())
+	return status.Error(codes.Internal, bounded(err.Error()))
+}
+
+// maxText bounds the text of an error and of a field of the log, in bytes: an
+// event of a pod holds 1024 characters, and a name in a request can be as long
+// as the request.
+const maxText = 4 << 10
+
+// bounded leaves out the middle of a text that is too long: what was tried
+// stands at its beginning, why it failed at its end.
+func bounded(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	half := maxText / 2
+	return strings.ToValidUTF8(s[:half], "") + " [...] " + strings.ToValidUTF8(s[len(s)-half:], "")
 }

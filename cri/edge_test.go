@@ -32,7 +32,7 @@ func newEdge(t *testing.T, slow time.Duration) (*edge, *bytes.Buffer, *prometheu
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &edge{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})), metrics: m, slow: slow, life: t.Context()}, &b, r
+	return &edge{log: slog.New(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug})), metrics: m, slow: slow, life: t.Context(), podOf: func(id string) string { return "default/" + id }}, &b, r
 }
 
 // What is logged of a call, at which level, and that nothing secret is.
@@ -51,12 +51,14 @@ func TestCallsAreLogged(t *testing.T) {
 		want      []string
 	}{
 		{"ListContainers", &runtime.ListContainersRequest{}, nil, nil, time.Hour, []string{"level=DEBUG", "method=ListContainers"}},
-		{"StartContainer", &runtime.StartContainerRequest{ContainerId: "c1"}, nil, nil, time.Hour, []string{"level=INFO", "container=c1"}},
-		{"RunPodSandbox", run, &runtime.RunPodSandboxResponse{PodSandboxId: "p1"}, nil, time.Hour, []string{"level=DEBUG", "pod=p1", "name=n/a"}},
-		{"CreateContainer", create, nil, pod.ErrBadPhase, time.Hour, []string{"level=WARN", "call failed", "pod=p1", "name=web", "image=r/a:1", "code=FailedPrecondition", "wrong phase"}},
+		{"StartContainer", &runtime.StartContainerRequest{ContainerId: "c1"}, nil, nil, time.Hour, []string{"level=INFO", "pod=default/c1", "container=c1"}},
+		{"RunPodSandbox", run, &runtime.RunPodSandboxResponse{PodSandboxId: "p1"}, nil, time.Hour, []string{"level=DEBUG", "pod=n/a", "sandbox=p1"}},
+		{"CreateContainer", create, nil, pod.ErrBadPhase, time.Hour, []string{"level=WARN", "call failed", "pod=default/p1", "sandbox=p1", "name=web", "image=r/a:1", "code=FailedPrecondition", "wrong phase"}},
 		{"PullImage", pull, nil, nil, -1, []string{"level=DEBUG", "image=r/a:1"}},
 		{"StartContainer", &runtime.StartContainerRequest{ContainerId: "c1"}, nil, nil, -1, []string{"level=WARN", "slow call"}},
 		{"StopContainer", &runtime.StopContainerRequest{ContainerId: "c1", Timeout: 30}, nil, nil, -1, []string{"level=INFO"}},
+		{"StopContainer", &runtime.StopContainerRequest{ContainerId: "c1", Timeout: 1 << 62}, nil, nil, time.Second, []string{"level=INFO"}},
+		{"StopContainer", &runtime.StopContainerRequest{ContainerId: "c1", Timeout: 9223372037}, nil, nil, time.Second, []string{"level=INFO"}},
 		{"ContainerStatus", &runtime.ContainerStatusRequest{ContainerId: "c1"}, nil, pod.ErrNotFound, time.Hour, []string{"level=DEBUG", "gone"}},
 		{"Exec", &runtime.ExecRequest{ContainerId: "c1"}, nil, status.Error(codes.Unimplemented, "no"), time.Hour, []string{"level=DEBUG", "code=Unimplemented"}},
 	} {

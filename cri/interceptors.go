@@ -24,12 +24,16 @@ type edge struct {
 	metrics *Metrics
 	slow    time.Duration
 	life    context.Context // of the server
+	// podOf names the pod of a sandbox's or container's id, "" if it is unknown.
+	podOf func(id string) string
 }
 
 func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	detach := context.AfterFunc(e.life, func() { cancel(context.Cause(e.life)) })
 	done := e.begin(ctx, info.FullMethod, req)
+	// A file that shrank under its mapping is a fault of this call alone.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			resp, err = nil, e.panicked(info.FullMethod, p)
@@ -47,6 +51,7 @@ func (e *edge) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 
 func (e *edge) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
 	done := e.begin(ss.Context(), info.FullMethod, nil)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = e.panicked(info.FullMethod, p)
@@ -68,6 +73,7 @@ func (e *edge) panicked(method string, p any) error {
 // begin notes the start of a call and returns what notes its end.
 func (e *edge) begin(ctx context.Context, full string, req any) func(resp any, err error) {
 	method, started := path.Base(full), time.Now()
+	pod := e.pod(req) // now: after the call it may be gone
 	measured := e.metrics.begin(method)
 	return func(resp any, err error) {
 		took := time.Since(started)
@@ -76,7 +82,7 @@ func (e *edge) begin(ctx context.Context, full string, req any) func(resp any, e
 		if !e.log.Enabled(ctx, level) {
 			return
 		}
-		attrs := append(fields(req, resp), slog.String("method", method), slog.Duration("took", took.Round(time.Microsecond)))
+		attrs := append(fields(pod, req, resp), slog.String("method", method), slog.Duration("took", took.Round(time.Microsecond)))
 		if err != nil {
 			attrs = append(attrs, slog.String("code", status.Code(err).String()), slog.String("error", status.Convert(err).Message()))
 		}
@@ -124,23 +130,41 @@ func mayLast(method string) bool {
 // patience is the time that a request itself asks for.
 func patience(req any) time.Duration {
 	if r, ok := req.(*runtime.StopContainerRequest); ok {
-		return time.Duration(r.GetTimeout()) * time.Second
+		return time.Duration(min(max(r.GetTimeout(), 0), int64(maxPatience/time.Second))) * time.Second
 	}
 	return 0
 }
 
-// fields names the pod, the container and the image of a call, as far as the
-// request or the answer tells. Nothing else of a request is ever logged:
-// credentials and environments are in there.
-func fields(req, resp any) []slog.Attr {
-	var a []slog.Attr
-	a = addString(a, "pod", podOf(req), podOf(resp))
+// maxPatience keeps what a request asks for within what a duration can hold.
+const maxPatience = 365 * 24 * time.Hour
+
+// pod names the pod of a call as people write it: NAMESPACE/NAME.
+func (e *edge) pod(req any) string {
 	if r, ok := req.(interface {
 		GetConfig() *runtime.PodSandboxConfig
 	}); ok {
 		m := r.GetConfig().GetMetadata()
-		a = addString(a, "name", m.GetNamespace()+"/"+m.GetName())
+		return m.GetNamespace() + "/" + m.GetName()
 	}
+	if e.podOf == nil {
+		return ""
+	}
+	for _, id := range []string{sandboxOf(req), containerOf(req)} {
+		if id != "" {
+			return e.podOf(id)
+		}
+	}
+	return ""
+}
+
+// fields names the pod, the container and the image of a call, as far as the
+// request or the answer tells, under the keys that the rest of limpetd's log
+// has. Nothing else of a request is ever logged: credentials and environments
+// are in there.
+func fields(pod string, req, resp any) []slog.Attr {
+	var a []slog.Attr
+	a = addString(a, "pod", pod)
+	a = addString(a, "sandbox", sandboxOf(req), sandboxOf(resp))
 	a = addString(a, "container", containerOf(req), containerOf(resp))
 	if r, ok := req.(*runtime.CreateContainerRequest); ok {
 		a = addString(a, "name", r.GetConfig().GetMetadata().GetName())
@@ -156,13 +180,13 @@ func fields(req, resp any) []slog.Attr {
 func addString(a []slog.Attr, key string, values ...string) []slog.Attr {
 	for _, v := range values {
 		if v != "" && v != "/" {
-			return append(a, slog.String(key, v))
+			return append(a, slog.String(key, bounded(v)))
 		}
 	}
 	return a
 }
 
-func podOf(m any) string {
+func sandboxOf(m any) string {
 	if r, ok := m.(interface{ GetPodSandboxId() string }); ok {
 		return r.GetPodSandboxId()
 	}

@@ -50,7 +50,7 @@ func New(cfg Config, about About, pods *pod.Manager, images *image.Service, metr
 		return nil, err
 	}
 	life, end := context.WithCancelCause(context.Background())
-	e := &edge{log: log, metrics: metrics, slow: cfg.SlowCall, life: life}
+	e := &edge{log: log, metrics: metrics, slow: cfg.SlowCall, life: life, podOf: pods.PodOf}
 	s := &Server{
 		closing: make(chan struct{}), life: life, end: end,
 		grpc: grpc.NewServer(
