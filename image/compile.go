@@ -30,7 +30,7 @@ func (s *Service) compileAll(ctx context.Context, e *entry, tell func(Progress))
 		if !errors.Is(err, ErrCompile) || m.Layer || isPath(m.Path, entryPoint, e.img.Config.WorkingDir) {
 			return fmt.Errorf("module %s: %w", m.Path, err)
 		}
-		s.log.Warn("a module of the image does not compile; containers that name it will be refused", "module", m.Path, "error", err)
+		s.log.Warn("a module of the image does not compile; containers that name it will be refused", "image", e.img.ID, "module", m.Path, "error", err)
 	}
 	return nil
 }

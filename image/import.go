@@ -156,7 +156,7 @@ func (s *Service) importImages(ctx context.Context, ix ocispec.Index) ([]Image, 
 		if err != nil {
 			return list, err
 		}
-		s.log.Info("image imported", "id", img.ID, "names", strings.Join(img.RepoTags, " "), "bytes", img.Size)
+		s.log.Info("image imported", "image", strings.Join(img.RepoTags, " "), "id", img.ID, "bytes", img.Size)
 		list = append(list, img)
 	}
 	return list, nil

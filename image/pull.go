@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -45,7 +46,7 @@ func (s *Service) Pull(ctx context.Context, ref string, o PullOptions) (Image, e
 	}
 	for {
 		f, err := s.flights.join(s.ctx, r.String(), auth, o.Progress, func(ctx context.Context, f *flight) {
-			f.img, f.err = s.pull(ctx, f, r, o.Auth)
+			f.img, f.err = s.fly(ctx, f, r, o.Auth)
 		})
 		if err != nil {
 			return Image{}, err
@@ -80,6 +81,19 @@ func (s *Service) await(ctx context.Context, f *flight, auth string) (img Image,
 		return Image{}, true, nil
 	}
 	return Image{}, false, f.err
+}
+
+// fly makes a panic, which is a bug of ours, the end of that pull alone: it is
+// part of a call, on another goroutine than the call's.
+func (s *Service) fly(ctx context.Context, f *flight, r reference.Reference, auth *Auth) (img Image, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic in a pull; please report it", "image", r.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			err = fmt.Errorf("internal error: %v; limpetd's log has the details", p)
+		}
+	}()
+	return s.pull(ctx, f, r, auth)
 }
 
 func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, auth *Auth) (Image, error) {

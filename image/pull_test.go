@@ -145,3 +145,17 @@ func checkEmpty(t *testing.T, s *Service) {
 		t.Errorf("leases %v, %v", ls, err)
 	}
 }
+
+// A bug of ours in a pull is the end of that pull, and of nothing else.
+func TestPanicInAPull(t *testing.T) {
+	srv := newServer(t)
+	s, _ := open(t, Config{})
+	srv.image("a", "v1", v0Type, v0(wasmModule("a")), layerSpec{mediaType: "application/wasm", bytes: wasmModule("a"), title: "a.wasm"})
+	_, err := s.Pull(t.Context(), srv.ref("a", "v1"), PullOptions{Progress: func(Progress) { panic("ouch") }})
+	if err == nil || !strings.Contains(err.Error(), "internal error: ouch") {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := s.Pull(t.Context(), srv.ref("a", "v1"), PullOptions{}); err != nil {
+		t.Error(err)
+	}
+}

@@ -36,7 +36,6 @@ import (
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	digest "github.com/opencontainers/go-digest"
-	bolt "go.etcd.io/bbolt"
 )
 
 // Namespace is the one namespace that everything is kept under.
@@ -67,7 +66,7 @@ type Config struct {
 type Store struct {
 	root    string
 	log     *slog.Logger
-	bolt    *bolt.DB
+	bolt    *guarded
 	db      *metadata.DB
 	raw     content.Store
 	rawSn   snapshots.Snapshotter
@@ -112,7 +111,7 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: cfg.Root, log: log, bolt: bdb, every: collectEvery, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
+	s := &Store{root: cfg.Root, log: log, bolt: &guarded{DB: bdb}, every: collectEvery, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
 	s.verifying.held = map[digest.Digest]chan struct{}{}
 	ok := false
 	defer func() {
@@ -140,10 +139,11 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err := s.openSnapshotter(); err != nil {
 		return nil, err
 	}
-	s.db = metadata.NewDB(bdb, s.raw, map[string]snapshots.Snapshotter{s.snName: s.rawSn})
+	s.db = metadata.NewDB(s.bolt, s.raw, map[string]snapshots.Snapshotter{s.snName: s.rawSn})
 	if err := initDB(s.db); err != nil {
 		return nil, err
 	}
+	s.bolt.damaged = s.broken
 	ok = true
 	return s, nil
 }
@@ -220,5 +220,5 @@ func (s *Store) Close() error {
 	}
 	s.collecting.Lock()
 	defer s.collecting.Unlock()
-	return errors.Join(s.db.Close(), s.rawSn.Close(), s.bolt.Close(), endBoot(s.root, s.Unclean()))
+	return errors.Join(s.db.Close(), s.rawSn.Close(), s.bolt.Close(), endBoot(s.root, s.Unclean() || s.bolt.damage.Load() != nil))
 }

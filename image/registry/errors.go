@@ -60,7 +60,7 @@ func Classify(ctx context.Context, err error) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		return told{context.Cause(ctx), "", err}
 	case errors.Is(err, ErrTooLarge):
 		return err
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -1,9 +1,11 @@
 package registry
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -59,5 +61,15 @@ func TestWords(t *testing.T) {
 		if err := resolve(t, r, "r.example/a:b", nil); err == nil || err.Error() != want {
 			t.Errorf("%s:\ngot  %v\nwant %s", server, err, want)
 		}
+	}
+}
+
+// A pull that was given up tells no address either.
+func TestGivenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := Classify(ctx, &url.Error{Op: "Get", URL: "https://store.example/blob?signature=grants-access", Err: context.Canceled})
+	if !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "grants-access") {
+		t.Error(err)
 	}
 }
