@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"os"
 	"strconv"
 
@@ -17,13 +18,22 @@ func makeAt(path string) error {
 // makeOnThread moves the calling thread into a new namespace.
 func makeOnThread(path string) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return os.NewSyscallError("unshare", err)
+		return refused(err)
 	}
 	if err := loopbackUp(); err != nil {
 		return err
 	}
 	own := "/proc/self/task/" + strconv.Itoa(unix.Gettid()) + "/ns/net"
 	return os.NewSyscallError("bind mount", unix.Mount(own, path, "", unix.MS_BIND, ""))
+}
+
+// refused says why the kernel gives no namespace. Its word for a bound that is
+// reached is the one for a full disk, which would send people looking there.
+func refused(err error) error {
+	if err == unix.ENOSPC {
+		return errors.New("the node has as many network namespaces as it may have: raise the sysctl user.max_net_namespaces")
+	}
+	return os.NewSyscallError("unshare", err)
 }
 
 // loopbackUp brings up `lo` of the calling thread's namespace, with the two

@@ -188,3 +188,14 @@ func BenchmarkCreateRemove(b *testing.B) {
 		}
 	}
 }
+
+// A bound of the kernel's is not taken for a full disk, which is its word for it.
+func TestTooManyNamespaces(t *testing.T) {
+	err := refused(unix.ENOSPC)
+	if errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "user.max_net_namespaces") {
+		t.Error(err)
+	}
+	if err := refused(unix.EPERM); !errors.Is(err, unix.EPERM) {
+		t.Error(err)
+	}
+}

@@ -48,7 +48,7 @@ func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.Cont
 	}
 	defer release()
 	if p := m.index.sandboxPhase(s); p.Kind() != KindSandboxReady {
-		return "", fmt.Errorf("%w: the sandbox is %s", ErrBadPhase, p.Kind())
+		return "", notReady(p)
 	}
 	if s.refused != nil {
 		return "", s.refused
@@ -87,6 +87,11 @@ func (m *Manager) createIn(ctx context.Context, s *sandbox, config *runtime.Cont
 	}
 	m.logOf(c).Info("container created", "name", config.GetMetadata().GetName(), "image", ref)
 	return c.id, nil
+}
+
+// notReady is what becomes of a call that needs a sandbox that is ready.
+func notReady(p SandboxPhase) error {
+	return fmt.Errorf("%w: the sandbox is %s, since it was stopped or the node was restarted; run a new one for the pod", ErrBadPhase, p.Kind())
 }
 
 // create does what CreateContainer does beyond checking.

@@ -28,7 +28,7 @@ func (m *Manager) startContainer(ctx context.Context, c *container) error {
 	}
 	defer done()
 	if p := m.index.sandboxPhase(c.sandbox); p.Kind() != KindSandboxReady {
-		return fmt.Errorf("%w: the sandbox is %s", ErrBadPhase, p.Kind())
+		return notReady(p)
 	}
 	release, err := c.turn.take(ctx)
 	if err != nil {

@@ -57,7 +57,7 @@ func (m *Manager) stopContainer(ctx context.Context, c *container, grace time.Du
 	if ended, err := await(ctx, c.exited, killBound); ended || err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %v after it was killed (process %d)", ErrStillRunning, killBound, h.PID())
+	return stillRunning(h)
 }
 
 // stopping records that a container is to stop. It returns no host when there
@@ -115,6 +115,10 @@ func (m *Manager) outOfTurn(ctx context.Context, c *container, err error) (Host,
 	return nil, 0, err
 }
 
+func stillRunning(h Host) error {
+	return fmt.Errorf("%w: process %d is there %v after it was killed, so that it hangs in the kernel; see the node's kernel log, and stop the container again", ErrStillRunning, h.PID(), killBound)
+}
+
 // Preconditions: c's turn is held.
 func (m *Manager) recordStopping(c *container, from Running, md *made) {
 	p := toStopping(from, from.Host, from.Started)
@@ -158,7 +162,7 @@ func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
 	if ended, err := await(ctx, h.Done(), killBound); err != nil {
 		return err
 	} else if !ended {
-		return fmt.Errorf("%w: %v after it was killed (process %d)", ErrStillRunning, killBound, h.PID())
+		return stillRunning(h)
 	}
 	p := toExited(from, from.Started, h.Exit())
 	if err := m.saveContainer(c, p, m.index.snapshot(c).made); err != nil {
