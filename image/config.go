@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"math"
 	"path/filepath"
 	"time"
 )
@@ -126,6 +127,9 @@ func (c Config) Validate() error {
 		if n.v < 0 {
 			return fmt.Errorf("images: %s is %d; it must not be negative", n.name, n.v)
 		}
+	}
+	if c.DefaultUID >= math.MaxUint32 {
+		return fmt.Errorf("images: default_uid is %d; the kernel's users end at %d", c.DefaultUID, uint32(math.MaxUint32)-1)
 	}
 	return nil
 }

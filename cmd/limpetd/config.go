@@ -6,10 +6,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/limpet-cri/limpet/cri"
 	"github.com/limpet-cri/limpet/cri/pod"
@@ -154,7 +156,7 @@ func (f file) compose() (settings, []error) {
 	s.images.Proposals = proposals(s.pods.Handlers)
 	var errs []error
 	for _, err := range []error{
-		f.checkFolders(), s.server.Validate(), f.Server.check(), f.Log.check(), f.Metrics.check(),
+		checkTexts("", reflect.ValueOf(f)), f.checkFolders(), s.server.Validate(), f.Server.check(), f.Log.check(), f.Metrics.check(),
 		s.images.Validate(), f.Images.check(), f.Hosts.check(), s.pods.Validate(),
 	} {
 		if err != nil {
@@ -260,6 +262,22 @@ func (f hostsFile) hostPath() string {
 		return filepath.Join("/usr/local/bin", hostBinary)
 	}
 	return filepath.Join(filepath.Dir(self), hostBinary)
+}
+
+// checkTexts refuses what no path and no name can hold, in any key.
+func checkTexts(section string, v reflect.Value) error {
+	for f, field := range v.Fields() {
+		key := f.Tag.Get("toml")
+		switch {
+		case field.Kind() == reflect.String && strings.ContainsFunc(field.String(), unicode.IsControl):
+			return fmt.Errorf("%s%s is %q; it must be text without control characters", section, key, field.String())
+		case field.Kind() == reflect.Struct && section == "":
+			if err := checkTexts(key+": ", field); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f file) checkFolders() error {

@@ -16,8 +16,13 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxConfigBytes bounds the configuration file.
-const maxConfigBytes = 1 << 20
+const (
+	// maxConfigBytes bounds the configuration file.
+	maxConfigBytes = 1 << 20
+	// maxFaults bounds how many bad values are told at once: the file is read
+	// once for each.
+	maxFaults = 20
+)
 
 // load reads and checks a file. Every fault is reported, each as
 // "FILE:LINE: KEY: what was found, what is wanted".
@@ -66,7 +71,7 @@ func parse(name string, data []byte) (settings, error) {
 func decode(name string, data []byte) (file, error) {
 	var errs []error
 	lines := bytes.Split(data, []byte("\n"))
-	for range len(lines) {
+	for range min(len(lines), maxFaults) {
 		f := defaults()
 		d := toml.NewDecoder(bytes.NewReader(bytes.Join(lines, []byte("\n"))))
 		d.DisallowUnknownFields()
@@ -111,6 +116,8 @@ func explain(name string, data []byte, err error) (int, error) {
 		return explainValue(name, data, err)
 	}
 	line, _ := fault.Position()
+	// For what is inside of a value the decoder may give the file's beginning.
+	line = max(line, keysOf(data)[strings.Join(fault.Key(), ".")].line)
 	text := strings.TrimPrefix(fault.Error(), "toml: ")
 	if m := mismatch().FindStringSubmatch(text); m != nil {
 		text = fmt.Sprintf("found %s %s (%s), wanted %s", article(m[1]), m[1], lineOf(data, line), wanted(fault.Key()))
@@ -258,8 +265,7 @@ type place struct {
 	value string
 }
 
-// keysOf finds them. The document has been decoded already, so that it holds
-// no error.
+// keysOf finds them, up to the first error in the document, if it has one.
 func keysOf(data []byte) keys {
 	found, table := keys{}, ""
 	line, counted := 1, 0 // lines are counted once, as the keys go by

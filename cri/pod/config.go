@@ -144,6 +144,9 @@ func (p Profile) Validate() error {
 	if p.PidsLimit != 0 && p.PidsLimit < minPids {
 		return fmt.Errorf("pids_limit is %d; a host needs at least %d threads", p.PidsLimit, minPids)
 	}
+	if p.PidsLimit > maxPids {
+		return fmt.Errorf("pids_limit is %d; the kernel counts up to %d: 0 leaves a container unbounded", p.PidsLimit, int64(maxPids))
+	}
 	for _, name := range p.Proposals {
 		if !slices.Contains(spec.Proposals(), name) {
 			return fmt.Errorf("proposals has %q; known beyond what is always on are %s", name, strings.Join(spec.Proposals(), ", "))

@@ -29,6 +29,8 @@ const (
 	maxScore             = 1000
 	// minPids is what a host needs for itself.
 	minPids = 16
+	// maxPids is the kernel's.
+	maxPids = 1 << 22
 )
 
 // limits are the resources of a container, with the profile's where the
