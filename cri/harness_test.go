@@ -203,6 +203,8 @@ func (noHosts) Create(context.Context, *spec.Container, *os.File) (pod.Host, err
 
 func (noHosts) Adopt(context.Context, *spec.Container) (pod.Host, error) { return nil, pod.ErrNotFound }
 
+func (noHosts) End(context.Context, *spec.Container) error { return nil }
+
 func (noHosts) Remove(context.Context, *spec.Container) error { return nil }
 
 // syncBuffer is a log that may be read while it is written.

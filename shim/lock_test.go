@@ -18,7 +18,7 @@ import (
 
 // A host can write its own lock, so what a lock says is not believed without
 // other signs: a host that was taken over must not have limpetd, which is root,
-// end somebody else's process. Whatever it says, Remove ends the right one.
+// end somebody else's process. Whatever it says, End and Remove end the right one.
 func TestForgedLocks(t *testing.T) {
 	victim := exec.Command("sleep", "1000")
 	if err := victim.Start(); err != nil {
@@ -73,6 +73,19 @@ func TestForgedLocks(t *testing.T) {
 				t.Errorf("adopted: %v, %v", h, err)
 			} else {
 				t.Log(err)
+			}
+			for range 2 { // the second of what has ended
+				if err := n.sup.End(ctx, k); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Without a lock there is none that can be told of.
+			if h, err := n.sup.Adopt(ctx, k); err == nil {
+				if x := n.ended(h); x.Code != spec.CodeKilled {
+					t.Errorf("ended with %+v", x)
+				}
+			} else if !errors.Is(err, shim.ErrNoHost) {
+				t.Error(err)
 			}
 			if err := n.sup.Remove(ctx, k); err != nil {
 				t.Fatal(err)

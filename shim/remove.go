@@ -34,6 +34,19 @@ func (s *Supervisor) Remove(ctx context.Context, c *spec.Container) error {
 	return nil
 }
 
+// End ends the host of a container, however little can be found out about it,
+// and leaves everything else: Adopt can tell how it ended. Ending what has ended
+// is no error.
+func (s *Supervisor) End(ctx context.Context, c *spec.Container) error {
+	if err := check(c); err != nil {
+		return err
+	}
+	if err := s.end(ctx, c); err != nil {
+		return fmt.Errorf("end host of container %s: %w", c.ID, err)
+	}
+	return nil
+}
+
 // end kills the host, whoever watches it, and waits until it is gone.
 func (s *Supervisor) end(ctx context.Context, c *spec.Container) error {
 	if h := s.watched(c.ID); h != nil {

@@ -215,3 +215,27 @@ func isAny(err error, targets []error) bool {
 	}
 	return false
 }
+
+// A kubelet stops a container whose state is unknown before it removes it, and
+// a pod with one in it too: so what never answers again has to end as well.
+func TestStopOfALostOneThatNeverAnswers(t *testing.T) {
+	for name, stop := range map[string]func(m *Manager, pod, ctr string) error{
+		"container": func(m *Manager, _, ctr string) error { return m.StopContainer(t.Context(), ctr, 1) },
+		"sandbox":   func(m *Manager, pod, _ string) error { return m.StopPodSandbox(t.Context(), pod) },
+	} {
+		n := newNode(t)
+		m := n.start()
+		pod, ctr := running(t, m, "web")
+		must(t, "close", m.Close())
+		n.fail["adopt"] = errors.New("no hello")
+		m = n.start()
+		must(t, "stop "+name, stop(m, pod, ctr))
+		if st := status(t, m, ctr); st.GetState() != runtime.ContainerState_CONTAINER_EXITED || st.GetExitCode() != 137 || !strings.Contains(st.GetMessage(), "did not answer") {
+			t.Errorf("%s: %v", name, st)
+		}
+		must(t, "remove", m.RemovePodSandbox(t.Context(), pod))
+		if l := n.leftovers(); len(l) > 0 {
+			t.Errorf("%s left %v", name, l)
+		}
+	}
+}

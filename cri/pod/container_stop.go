@@ -7,6 +7,8 @@ import (
 	"time"
 
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/limpet-cri/limpet/shim/spec"
 )
 
 // maxGrace keeps a grace period within what a duration can hold; a pod's may
@@ -150,22 +152,13 @@ func (m *Manager) tell(ctx context.Context, c *container, h Host, s syscall.Sign
 // endLost kills a container that did not answer when the daemon started.
 // Preconditions: c's turn is held.
 func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
-	h, err := m.hosts.Adopt(ctx, m.index.snapshot(c).made.Container)
+	md := m.index.snapshot(c).made
+	x, err := m.exitOfLost(ctx, md.Container)
 	if err != nil {
-		return fmt.Errorf("its process does not answer: %w; remove the container to end it", err)
-	}
-	m.checkpoint("stop.adopted")
-	if err := h.Kill(); err != nil {
 		return err
 	}
-	m.checkpoint("stop.lost")
-	if ended, err := await(ctx, h.Done(), killBound); err != nil {
-		return err
-	} else if !ended {
-		return stillRunning(h)
-	}
-	p := toExited(from, from.Started, h.Exit())
-	if err := m.saveContainer(c, p, m.index.snapshot(c).made); err != nil {
+	p := toExited(from, from.Started, x)
+	if err := m.saveContainer(c, p, md); err != nil {
 		m.logOf(c).Error("could not record an exit", "error", err)
 	}
 	m.checkpoint("stop.told")
@@ -173,6 +166,32 @@ func (m *Manager) endLost(ctx context.Context, c *container, from Lost) error {
 	close(c.exited)
 	m.publish(c.sandbox, c.id, runtime.ContainerEventType_CONTAINER_STOPPED_EVENT)
 	return nil
+}
+
+// exitOfLost ends a host that may answer by now, or else everything that is
+// known to be the container's: nobody removes what cannot be stopped.
+func (m *Manager) exitOfLost(ctx context.Context, b *spec.Container) (spec.Exit, error) {
+	h, err := m.hosts.Adopt(ctx, b)
+	if err != nil {
+		if err := m.hosts.End(ctx, b); err != nil {
+			return spec.Exit{}, fmt.Errorf("its process does not answer and is not ended: %w; end it on the node, and stop the container again", err)
+		}
+		m.checkpoint("stop.ended")
+		if h, err = m.hosts.Adopt(ctx, b); err != nil {
+			return spec.Exit{Code: spec.CodeKilled, Reason: spec.ReasonKilled, At: time.Now(), Message: "its process did not answer after a restart of limpetd and was killed"}, nil
+		}
+	}
+	m.checkpoint("stop.adopted")
+	if err := h.Kill(); err != nil {
+		return spec.Exit{}, err
+	}
+	m.checkpoint("stop.lost")
+	if ended, err := await(ctx, h.Done(), killBound); err != nil {
+		return spec.Exit{}, err
+	} else if !ended {
+		return spec.Exit{}, stillRunning(h)
+	}
+	return h.Exit(), nil
 }
 
 // await waits for done, at most for the time given.

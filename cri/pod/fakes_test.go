@@ -171,6 +171,19 @@ func (f fakeHosts) Adopt(_ context.Context, c *spec.Container) (Host, error) {
 	return nil, ErrNotFound
 }
 
+func (f fakeHosts) End(_ context.Context, c *spec.Container) error {
+	if err := f.w.fails("end"); err != nil {
+		return err
+	}
+	f.w.mu.Lock()
+	h := f.w.hosts[c.ID]
+	f.w.mu.Unlock()
+	if h != nil {
+		h.end(spec.CodeKilled, spec.ReasonKilled)
+	}
+	return nil
+}
+
 func (f fakeHosts) Remove(_ context.Context, c *spec.Container) error {
 	f.w.mu.Lock()
 	h := f.w.hosts[c.ID]

@@ -109,6 +109,8 @@ type Hosts interface {
 	Create(ctx context.Context, c *spec.Container, root *os.File) (Host, error)
 	// Adopt returns ErrNotFound when c never had a host.
 	Adopt(ctx context.Context, c *spec.Container) (Host, error)
+	// End ends the host of c and keeps what tells of it.
+	End(ctx context.Context, c *spec.Container) error
 	Remove(ctx context.Context, c *spec.Container) error
 }
 

@@ -96,13 +96,14 @@ func TestRecoverLost(t *testing.T) {
 	_, other := running(t, m, "other")
 	must(t, "close", m.Close())
 	n.fail["adopt"] = errors.New("no hello")
+	n.fail["end"] = errors.New("a process holds its lock")
 	m = n.start()
 	st := status(t, m, ctr)
 	if st.GetState() != runtime.ContainerState_CONTAINER_UNKNOWN || !strings.Contains(st.GetMessage(), "no hello") {
 		t.Errorf("%v", st)
 	}
-	if err := m.StopContainer(t.Context(), ctr, 1); err == nil {
-		t.Error("stopped what does not answer")
+	if err := m.StopContainer(t.Context(), ctr, 1); !errors.Is(err, n.fail["end"]) {
+		t.Errorf("stopped what is not ended: %v", err)
 	}
 	must(t, "remove", m.RemoveContainer(t.Context(), other))
 	delete(n.fail, "adopt")

@@ -33,4 +33,6 @@ func (v supervised) Adopt(ctx context.Context, c *spec.Container) (Host, error) 
 	return h, nil
 }
 
+func (v supervised) End(ctx context.Context, c *spec.Container) error { return v.s.End(ctx, c) }
+
 func (v supervised) Remove(ctx context.Context, c *spec.Container) error { return v.s.Remove(ctx, c) }
