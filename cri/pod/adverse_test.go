@@ -12,7 +12,10 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/limpet-cri/limpet/shim/spec"
 )
 
 // Whoever gave up hears no id: what was made is undone, and the name is free.
@@ -238,4 +241,58 @@ func TestStopOfALostOneThatNeverAnswers(t *testing.T) {
 			t.Errorf("%s left %v", name, l)
 		}
 	}
+}
+
+// A run folder that takes no record keeps limpetd from nothing either.
+func TestRecoverWithoutRecords(t *testing.T) {
+	n := newNode(t)
+	m := n.start()
+	pod, ctr := running(t, m, "web")
+	must(t, "close", m.Close())
+	n.host(ctr).end(7, spec.ReasonError)
+	must(t, "block", os.Mkdir(filepath.Join(m.containerDir(ctr), fileState+".t"), 0o700))
+	m = n.start()
+	if st := status(t, m, ctr); st.GetState() != runtime.ContainerState_CONTAINER_EXITED || st.GetExitCode() != 7 {
+		t.Errorf("%v", st)
+	}
+	must(t, "remove", m.RemovePodSandbox(t.Context(), pod))
+	if l := n.leftovers(); len(l) > 0 {
+		t.Errorf("left: %v", l)
+	}
+}
+
+// The same with a run folder that is really full: creating says so, and what is
+// there stops, is found again and goes.
+func TestFullRunFolder(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	n := newNode(t)
+	must(t, "run folder", os.MkdirAll(n.cfg.Run, 0o711))
+	must(t, "mount", unix.Mount("limpet-test", n.cfg.Run, "tmpfs", 0, "size=256k"))
+	t.Cleanup(func() { must(t, "unmount", unix.Unmount(n.cfg.Run, unix.MNT_DETACH)) })
+	m := n.start()
+	pod, _ := running(t, m, "web")
+	other, ctr := running(t, m, "other")
+	filler := filepath.Join(n.cfg.Run, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filled: %v", err)
+	}
+	if _, err := m.RunPodSandbox(t.Context(), podConfig("new"), ""); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("run: %v", err)
+	}
+	must(t, "stop", m.StopPodSandbox(t.Context(), pod))
+	n.host(ctr).end(7, spec.ReasonError)
+	awaitExit(t, m, ctr)
+	must(t, "close", m.Close())
+	m = n.start()
+	if st := status(t, m, ctr); st.GetExitCode() != 7 {
+		t.Errorf("%v", st)
+	}
+	must(t, "remove", m.RemovePodSandbox(t.Context(), pod))
+	must(t, "remove", m.RemovePodSandbox(t.Context(), other))
+	if l := n.leftovers(); len(l) > 0 {
+		t.Errorf("left: %v", l)
+	}
+	must(t, "make room", os.Remove(filler))
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 	runtime "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -28,9 +27,7 @@ func (m *Manager) Recover(ctx context.Context) error {
 	for _, s := range l.sandboxes {
 		m.recoverSandbox(s, l.netns)
 	}
-	if err := m.recoverContainers(ctx, l.containers); err != nil {
-		return fmt.Errorf("recover pods: %w", err)
-	}
+	m.recoverContainers(ctx, l.containers)
 	m.sweep(ctx, l)
 	m.log.Info("pods recovered", "sandboxes", len(m.index.sandboxes), "containers", len(m.index.containers))
 	return nil
@@ -182,9 +179,9 @@ func (m *Manager) stands(f foundSandbox, netns map[string]bool) bool {
 	return f.state.Boot == m.boot && (f.state.Netns == "" || netns[f.id])
 }
 
-func (m *Manager) recoverContainers(ctx context.Context, l map[string]foundContainer) error {
-	var g errgroup.Group
-	g.SetLimit(recoverParallel)
+func (m *Manager) recoverContainers(ctx context.Context, l map[string]foundContainer) {
+	var g sync.WaitGroup
+	slots := make(chan struct{}, recoverParallel)
 	for _, f := range l {
 		s := m.index.sandboxes[f.Sandbox] // nobody else is here yet
 		if !f.known || s == nil || s.view == nil {
@@ -200,9 +197,13 @@ func (m *Manager) recoverContainers(ctx context.Context, l map[string]foundConta
 		if f.state.Kind == KindRemoved {
 			continue
 		}
-		g.Go(func() error { return m.recoverContainer(ctx, c, f.state) })
+		slots <- struct{}{}
+		g.Go(func() {
+			defer func() { <-slots }()
+			m.recoverContainer(ctx, c, f.state)
+		})
 	}
-	return g.Wait()
+	g.Wait()
 }
 
 // forget reports whether a container without a state is to be remembered with
@@ -222,14 +223,16 @@ func (m *Manager) forget(f foundContainer, c *container) (keep bool) {
 }
 
 // recoverContainer walks a container from Preparing to where it stands now.
-func (m *Manager) recoverContainer(ctx context.Context, c *container, st containerState) error {
+func (m *Manager) recoverContainer(ctx context.Context, c *container, st containerState) {
 	if err := m.index.reserve(c.name, c.id); err != nil {
 		m.logOf(c).Warn("two containers of one name", "error", err)
 	}
 	p, h := m.standing(ctx, c, st)
 	if p.Kind() != st.Kind || st.Boot != m.boot {
 		if err := m.saveContainer(c, p, c.made); err != nil {
-			return err
+			// A run folder that is full must not keep limpetd down: removing
+			// pods is what makes room. The next start finds the same again.
+			m.logOf(c).Error("could not record a container's state", "error", err)
 		}
 		m.checkpoint("recover.container")
 	}
@@ -240,7 +243,6 @@ func (m *Manager) recoverContainer(ctx context.Context, c *container, st contain
 	} else if h != nil {
 		m.watch(c, h)
 	}
-	return nil
 }
 
 // sweep takes away what no sandbox and no container owns: the half made, the

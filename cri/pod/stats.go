@@ -153,7 +153,9 @@ func diskUsage(dir string) (layerUsage, error) {
 		if !ok || st.Nlink > 1 && !fi.IsDir() && seen[st.Ino] {
 			return nil
 		}
-		seen[st.Ino] = true
+		if st.Nlink > 1 { // the others come once, and there may be millions
+			seen[st.Ino] = true
+		}
 		u.bytes += uint64(st.Blocks) * 512
 		u.inodes++
 		return nil
