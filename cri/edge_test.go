@@ -37,7 +37,7 @@ func newEdge(t *testing.T, slow time.Duration) (*edge, *bytes.Buffer, *prometheu
 
 // What is logged of a call, at which level, and that nothing secret is.
 func TestCallsAreLogged(t *testing.T) {
-	pull := &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "r/a:1"}, Auth: &runtime.AuthConfig{Password: "hunter2"}}
+	pull := &runtime.PullImageRequest{Image: &runtime.ImageSpec{Image: "r/a:1"}, Auth: &runtime.AuthConfig{Password: "hunter2"}, SandboxConfig: &runtime.PodSandboxConfig{Metadata: &runtime.PodSandboxMetadata{Name: "a", Namespace: "n"}}}
 	create := &runtime.CreateContainerRequest{PodSandboxId: "p1", Config: &runtime.ContainerConfig{
 		Metadata: &runtime.ContainerMetadata{Name: "web"}, Image: &runtime.ImageSpec{Image: "sha256:aa", UserSpecifiedImage: "r/a:1"},
 		Envs: []*runtime.KeyValue{{Key: "TOKEN", Value: []byte("hunter2")}},
@@ -54,7 +54,7 @@ func TestCallsAreLogged(t *testing.T) {
 		{"StartContainer", &runtime.StartContainerRequest{ContainerId: "c1"}, nil, nil, time.Hour, []string{"level=INFO", "pod=default/c1", "container=c1"}},
 		{"RunPodSandbox", run, &runtime.RunPodSandboxResponse{PodSandboxId: "p1"}, nil, time.Hour, []string{"level=DEBUG", "pod=n/a", "sandbox=p1"}},
 		{"CreateContainer", create, nil, pod.ErrBadPhase, time.Hour, []string{"level=WARN", "call failed", "pod=default/p1", "sandbox=p1", "name=web", "image=r/a:1", "code=FailedPrecondition", "wrong phase"}},
-		{"PullImage", pull, nil, nil, -1, []string{"level=DEBUG", "image=r/a:1"}},
+		{"PullImage", pull, nil, nil, -1, []string{"level=DEBUG", "pod=n/a", "image=r/a:1"}},
 		{"StartContainer", &runtime.StartContainerRequest{ContainerId: "c1"}, nil, nil, -1, []string{"level=WARN", "slow call"}},
 		{"StopContainer", &runtime.StopContainerRequest{ContainerId: "c1", Timeout: 30}, nil, nil, -1, []string{"level=INFO"}},
 		{"StopContainer", &runtime.StopContainerRequest{ContainerId: "c1", Timeout: 1 << 62}, nil, nil, time.Second, []string{"level=INFO"}},

@@ -140,11 +140,11 @@ const maxPatience = 365 * 24 * time.Hour
 
 // pod names the pod of a call as people write it: NAMESPACE/NAME.
 func (e *edge) pod(req any) string {
-	if r, ok := req.(interface {
-		GetConfig() *runtime.PodSandboxConfig
-	}); ok {
-		m := r.GetConfig().GetMetadata()
-		return m.GetNamespace() + "/" + m.GetName()
+	switch r := req.(type) {
+	case *runtime.RunPodSandboxRequest:
+		return r.GetConfig().GetMetadata().GetNamespace() + "/" + r.GetConfig().GetMetadata().GetName()
+	case *runtime.PullImageRequest:
+		return r.GetSandboxConfig().GetMetadata().GetNamespace() + "/" + r.GetSandboxConfig().GetMetadata().GetName()
 	}
 	if e.podOf == nil {
 		return ""
