@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +22,7 @@ import (
 	"github.com/limpet-cri/limpet/image"
 	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/test/hostbuild"
 	"github.com/limpet-cri/limpet/test/scratch"
 )
 
@@ -30,30 +30,15 @@ import (
 // loopback, the image service, the supervisor with a limpet-host built here,
 // namespaces and cgroups.
 
-// linkFlags are those of the release.
-const linkFlags = "-s -w -linkmode=external -extldflags '-static -Wl,--gc-sections'"
-
-// hostEnv names a limpet-host to test instead of one that is built here.
-const hostEnv = "LIMPET_TEST_HOST"
-
 // unbuild removes what built made.
 var unbuild = func() error { return nil }
 
-var built = sync.OnceValues(func() (string, error) {
-	if path := os.Getenv(hostEnv); path != "" {
-		return path, nil
+var built = sync.OnceValues(func() (path string, err error) {
+	path, done, err := hostbuild.Build()
+	if err == nil {
+		unbuild = done
 	}
-	dir, done, err := scratch.Shared() // others than root run it
-	if err != nil {
-		return "", err
-	}
-	unbuild = done
-	path := filepath.Join(dir, "limpet-host")
-	out, err := exec.Command("go", "build", "-trimpath", "-ldflags", linkFlags, "-o", path, "github.com/limpet-cri/limpet/cmd/limpet-host").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return path, nil
+	return path, err
 })
 
 func TestMain(m *testing.M) {
