@@ -105,7 +105,7 @@ func shorten(text string) string {
 		if n > 0 {
 			b.WriteByte('\n')
 		}
-		b.WriteString(line[:min(len(line), maxMessageLine)])
+		b.WriteString(strings.ToValidUTF8(line[:min(len(line), maxMessageLine)], "")) // the cut may be inside of a character
 		n++
 	}
 	return b.String()

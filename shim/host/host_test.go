@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -96,6 +97,10 @@ func TestOutcome(t *testing.T) {
 	for range 20 {
 		long.Frames = append(long.Frames, wasm.Frame{Func: strings.Repeat("f", 300)})
 	}
+	foreign := &wasm.Trap{Code: wasm.TrapUnreachable} // names whose cuts fall inside of a character
+	for i := range 4 {
+		foreign.Frames = append(foreign.Frames, wasm.Frame{Func: strings.Repeat("f", i) + strings.Repeat("\u4e16", 100)})
+	}
 	for _, c := range []struct {
 		err     error
 		code    int32
@@ -108,11 +113,15 @@ func TestOutcome(t *testing.T) {
 		{&wasm.Exit{Code: 0x100}, 0, spec.ReasonCompleted, ""},
 		{&wasm.Trap{Code: wasm.TrapUnreachable}, 134, spec.ReasonTrap, "wasm trap: unreachable executed"},
 		{long, 134, spec.ReasonTrap, "all frames are in the log"},
+		{foreign, 134, spec.ReasonTrap, "a.wasm!\u4e16"},
 		{errors.New("no such thing"), 128, spec.ReasonHostFailed, "a.wasm cannot run: no such thing"},
 	} {
 		x := h.outcome(c.err)
 		if x.Code != c.code || x.Reason != c.reason || !strings.Contains(x.Message, c.message) || len(x.Message) > spec.MaxMessage {
 			t.Errorf("%v: %+v", c.err, x)
+		}
+		if !utf8.ValidString(x.Message) { // CRI's messages cannot carry it
+			t.Errorf("%v: %q", c.err, x.Message)
 		}
 		if lines := strings.Count(x.Message, "\n"); lines > messageLines {
 			t.Errorf("%v: %d lines", c.err, lines)

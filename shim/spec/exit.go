@@ -3,7 +3,9 @@ package spec
 import (
 	"encoding/binary"
 	"hash/crc32"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Reason says in one CamelCase word why a container ended, as
@@ -46,11 +48,12 @@ const (
 // ExitRoom is what the longest exit record needs, in bytes.
 const ExitRoom = exitMax
 
-// Encode returns the exit record.
+// Encode returns the exit record. A message that is too long or not UTF-8
+// loses what cannot be carried.
 func (x *Exit) Encode() []byte {
-	msg := x.Message
+	msg := strings.ToValidUTF8(x.Message, "")
 	if len(msg) > MaxMessage {
-		msg = msg[:MaxMessage]
+		msg = strings.ToValidUTF8(msg[:MaxMessage], "") // the cut may be inside of a character
 	}
 	e := encoder{b: make([]byte, exitHeader, exitHeader+len(msg)+64)}
 	e.u32(uint32(x.Code))
@@ -65,7 +68,8 @@ func (x *Exit) Encode() []byte {
 }
 
 // DecodeExit reads an exit record. Anything that is not one whole record
-// (empty, short, damaged) is ErrMalformed.
+// (empty, short, damaged) is ErrMalformed, and so is text that is not UTF-8:
+// no CRI message could carry it.
 func DecodeExit(b []byte) (*Exit, error) {
 	if len(b) < exitHeader || len(b) > exitMax || binary.LittleEndian.Uint32(b) != exitMagic {
 		return nil, ErrMalformed
@@ -79,7 +83,8 @@ func DecodeExit(b []byte) (*Exit, error) {
 	if err := d.done(); err != nil {
 		return nil, err
 	}
-	if x.Code < 0 || x.Code > 255 || len(x.Message) > MaxMessage {
+	if x.Code < 0 || x.Code > 255 || len(x.Message) > MaxMessage ||
+		!utf8.ValidString(x.Message) || !utf8.ValidString(string(x.Reason)) {
 		return nil, ErrMalformed
 	}
 	return x, nil

@@ -2,7 +2,9 @@ package spec_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"reflect"
 	"strings"
 	"testing"
@@ -126,6 +128,28 @@ func TestExitCutsMessage(t *testing.T) {
 	got, err := spec.DecodeExit(x.Encode())
 	if err != nil || len(got.Message) != spec.MaxMessage {
 		t.Fatalf("%v, message of %d bytes, want %d", err, len(got.Message), spec.MaxMessage)
+	}
+}
+
+// A message that is not UTF-8 would make every status of the container fail:
+// none is written, and none is believed.
+func TestExitIsText(t *testing.T) {
+	for in, want := range map[string]string{
+		"caf\xc3": "caf",
+		"x" + strings.Repeat("\u00e9", spec.MaxMessage): "x" + strings.Repeat("\u00e9", spec.MaxMessage/2-1),
+	} {
+		x := spec.Exit{Code: 134, Reason: spec.ReasonTrap, Message: in, At: time.Unix(1, 0)}
+		if got, err := spec.DecodeExit(x.Encode()); err != nil || got.Message != want {
+			t.Errorf("%.10q: %v, %+v", in, err, got)
+		}
+	}
+	x := spec.Exit{Code: 1, Reason: spec.ReasonError, Message: "said", At: time.Unix(1, 0)}
+	for _, text := range []string{"Error", "said"} {
+		forged := bytes.Replace(x.Encode(), []byte(text), append([]byte("\xff"), text[1:]...), 1)
+		binary.LittleEndian.PutUint32(forged[8:], crc32.ChecksumIEEE(forged[12:]))
+		if got, err := spec.DecodeExit(forged); !errors.Is(err, spec.ErrMalformed) {
+			t.Errorf("forged %s: %v, %+v", text, err, got)
+		}
 	}
 }
 
