@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"regexp"
 	"runtime"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/limpet-cri/limpet/shim/confine"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
@@ -74,6 +76,29 @@ func (n *node) namespace(pid int, kind string) string {
 		n.Fatal(err)
 	}
 	return s
+}
+
+// Whoever gives a host an order but not the confinement gets no guest: by
+// hand, all of it would have the caller's rights.
+func TestUnconfinedHostRefuses(t *testing.T) {
+	path, err := built()
+	if err != nil {
+		t.Skip("needs a C compiler: ", err)
+	}
+	order := &confine.Order{Mode: confine.Compile, EmptyNS: 8, UID: 1, GID: 1, Filter: make([]byte, 8)}
+	file, err := order.File((&spec.Payload{}).Encode())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, mode := range []string{"run", "compile", "key"} {
+		cmd := exec.Command(path, mode)
+		cmd.Env, cmd.ExtraFiles = []string{"LIMPET_HOST=0"}, []*os.File{file}
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState.ExitCode() != 64 || !bytes.HasPrefix(out, []byte("limpet-host "+mode+": this process is not confined")) {
+			t.Errorf("%s: %v, %q", mode, err, out)
+		}
+	}
 }
 
 // Root in the container is a user without capabilities.

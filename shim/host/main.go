@@ -43,6 +43,10 @@ func Main(args []string) int {
 		say(2, "limpet-host "+mode+": "+err.Error()+"\n\n"+usage)
 		return exitUsage
 	}
+	if !confine.Confined() {
+		say(2, "limpet-host "+mode+": this process is not confined\n\n"+usage)
+		return exitUsage
+	}
 	switch mode {
 	case "compile":
 		return Compile(p.Proposals)
