@@ -1,10 +1,12 @@
 package shim_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -69,6 +71,34 @@ func TestEnds(t *testing.T) {
 				t.Errorf("the runtime had something to say: %q, %v", b, err)
 			}
 		})
+	}
+}
+
+// Every exit code comes through: the guest ends with the number of its
+// arguments, of which the lowest byte counts.
+func TestEveryExitCode(t *testing.T) {
+	n := newNode(t)
+	guest := `(module
+	  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
+	  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+	  (memory (export "memory") 1)
+	  (func (export "_start")
+	    (drop (call $sizes (i32.const 0) (i32.const 4)))
+	    (call $exit (i32.load (i32.const 0)))))`
+	for code := range 256 {
+		c := n.container(guest, func(c *spec.Container) {
+			c.OCI.Process.Args = slices.Repeat([]string{"x"}, cmp.Or(code, 256))
+		})
+		h, want := n.start(c), spec.ReasonError
+		if code == 0 {
+			want = spec.ReasonCompleted
+		}
+		if x := n.ended(h); x.Code != int32(code) || x.Reason != want || x.Message != "" {
+			t.Errorf("code %d: ended with %+v", code, x)
+		}
+		if err := n.sup.Remove(context.Background(), c); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
