@@ -108,8 +108,9 @@ func (p *patient) again(ctx context.Context, resp *http.Response, err error, try
 
 // retryAfter reads the header's two forms, seconds and a date.
 func retryAfter(v string, now time.Time) (time.Duration, bool) {
-	if s, err := strconv.ParseUint(v, 10, 31); err == nil {
-		return time.Duration(s) * time.Second, true
+	s, err := strconv.ParseUint(v, 10, 31)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return time.Duration(s) * time.Second, true // out of range: the most that fits
 	}
 	if t, err := http.ParseTime(v); err == nil {
 		return max(t.Sub(now), 0), true
