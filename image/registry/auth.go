@@ -1,14 +1,17 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -144,13 +147,28 @@ func parseDockerConfig(b []byte, name string) (map[string]secret, error) {
 		return nil, fmt.Errorf("%w: %s names credential helpers, which are not run; write the credentials into auths, or use imagePullSecrets", ErrAuth, name)
 	}
 	m := map[string]secret{}
-	for host, a := range f.Auths {
+	// Several may be for one host, with and without a path; the shortest, which
+	// is for the host itself, holds.
+	for _, host := range slices.SortedFunc(maps.Keys(f.Auths), func(a, b string) int {
+		return cmp.Or(len(bare(a))-len(bare(b)), cmp.Compare(a, b))
+	}) {
+		a := f.Auths[host]
 		s, err := (&Auth{Username: a.Username, Password: a.Password, Auth: a.Auth,
 			IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}).secret()
 		if err != nil {
 			return nil, fmt.Errorf("%s: auths of %q: %w", name, host, err)
 		}
-		m[serverHost(host)] = s
+		if _, ok := m[serverHost(host)]; !ok {
+			m[serverHost(host)] = s
+		}
 	}
 	return m, nil
+}
+
+// bare is a server address without its scheme.
+func bare(s string) string {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		return rest
+	}
+	return s
 }
