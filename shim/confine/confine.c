@@ -392,6 +392,8 @@ static void allow_path(int rules, int fd, uint64_t allowed, uint64_t handled)
 	check(syscall(SYS_landlock_add_rule, rules, RULE_PATH, &rule, 0), "rule");
 }
 
+// allow_mounts: what is allowed below a folder is allowed in mounts below it
+// too, so that inside a writable root a read-only volume is so by its mount.
 static void allow_mounts(int rules, uint64_t handled)
 {
 	if (order.mode != MODE_RUN)

@@ -104,8 +104,9 @@ type pod struct {
 	netns   *os.File
 	lock    string
 	logFile *os.File
-	// startedIn is the mount namespace of the thread that started it.
-	startedIn string
+	// startedIn is the mount namespace of the thread that started it, emptyNS
+	// the one of its order.
+	startedIn, emptyNS string
 }
 
 // setup is what a test changes of the usual order.
@@ -122,8 +123,12 @@ type setup struct {
 	lockedBy string
 	// binary is run instead of the tests' probe.
 	binary string
-	// ownMounts starts the probe in a copy of the node's mounts, not in them.
-	ownMounts bool
+	// thread prepares the thread that starts the probe, which ends then.
+	thread func(*pod) error
+	// codeMode is the mode of the compiled code, 0644 if it is 0.
+	codeMode os.FileMode
+	// lockHolds is what stands in the lock already.
+	lockHolds string
 	// extra is passed on without being in the order.
 	extra *os.File
 }
@@ -158,6 +163,9 @@ func start(t testing.TB, s setup) *pod {
 			t.Fatal(err)
 		}
 	}
+	if s.lockHolds != "" {
+		writeFile(t, p.lock, s.lockHolds)
+	}
 	null := must(os.OpenFile("/dev/null", os.O_RDWR, 0))(t)
 	files := []*os.File{nil, null, null, create(t, p.lock), logW}
 	if s.compile {
@@ -170,7 +178,9 @@ func start(t testing.TB, s setup) *pod {
 	for len(files)+3 < spec.FDFirstFree {
 		add(null)
 	}
-	o.EmptyNS = add(must(confine.EmptyMountNS())(t))
+	empty := must(confine.EmptyMountNS())(t)
+	p.emptyNS = must(os.Readlink(fmt.Sprintf("/proc/self/fd/%d", empty.Fd())))(t)
+	o.EmptyNS = add(empty)
 	p.netns = newNetNS(t)
 	o.NetNS = add(p.netns)
 	for _, f := range s.tasks {
@@ -179,6 +189,9 @@ func start(t testing.TB, s setup) *pod {
 	if !s.compile {
 		code := filepath.Join(p.dir, "code")
 		writeFile(t, code, strings.Repeat("c", 4096))
+		if s.codeMode != 0 {
+			must(0, os.Chmod(code, s.codeMode))(t)
+		}
 		o.Code = add(must(confine.Clone(code, confine.Code))(t))
 		o.Root.Size = 1 << 20
 		if s.root != nil {
@@ -228,34 +241,20 @@ func (p *pod) exec(s setup, in *os.File, files []*os.File) {
 		s.attr(p.cmd.SysProcAttr)
 	}
 	start := p.cmd.Start
-	if s.ownMounts {
-		start = func() error { return thread.Own(p.startInOwnMounts) }
+	if s.thread != nil {
+		start = func() error {
+			return thread.Own(func() error {
+				if err := s.thread(p); err != nil {
+					return err
+				}
+				return p.cmd.Start()
+			})
+		}
 	}
 	if err := start(); err != nil {
 		p.t.Fatal(err)
 	}
 	p.t.Cleanup(func() { p.end() })
-}
-
-// startInOwnMounts starts the probe from a thread with a private copy of the
-// node's mounts.
-func (p *pod) startInOwnMounts() (err error) {
-	if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
-		return err
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	ns := fmt.Sprintf("/proc/self/task/%d/ns/mnt", unix.Gettid())
-	f, err := os.Open(ns) // while it is open its number is not used again
-	if err != nil {
-		return err
-	}
-	p.t.Cleanup(func() { f.Close() })
-	if p.startedIn, err = os.Readlink(ns); err != nil {
-		return err
-	}
-	return p.cmd.Start()
 }
 
 // failed reports whether the probe ended before it answered everything.

@@ -32,6 +32,9 @@ func TestConfined(t *testing.T) {
 	})(t, p); wrong != "" {
 		t.Error(wrong)
 	}
+	if strings.Contains(proc(t, p, "maps"), "limpet-order") {
+		t.Error("its order is still mapped")
+	}
 	for _, ns := range []string{"pid", "ipc", "uts", "net", "mnt"} {
 		if namespace(t, p.pid(), ns) == namespace(t, "self", ns) {
 			t.Errorf("it is in the node's %s namespace", ns)
@@ -110,14 +113,49 @@ func TestCompileMode(t *testing.T) {
 	}
 }
 
-// An order that the kernel does not let the daemon have in full.
+// An order that the kernel does not let the daemon have in full: without
+// CAP_SYS_RESOURCE nobody goes below what it had. That is no reason to fail.
 func TestOOMScoreIsClamped(t *testing.T) {
-	score := -1000
-	p := run(t, setup{order: func(o *confine.Order) { o.OOMScoreAdj = &score }})
-	got := strings.TrimSpace(proc(t, p, "oom_score_adj"))
+	needRoot(t)
 	own := strings.TrimSpace(string(must(os.ReadFile("/proc/self/oom_score_adj"))(t)))
-	if got != "-1000" && got != own {
-		t.Errorf("oom_score_adj %s, want -1000 or the parent's %s", got, own)
+	score := -1000
+	for name, thread := range map[string]func(*pod) error{"as it is": nil, "without CAP_SYS_RESOURCE": withoutResource} {
+		p := run(t, setup{thread: thread, order: func(o *confine.Order) { o.OOMScoreAdj = &score }})
+		if wrong := answers(map[string]string{"confined": "true"})(t, p); wrong != "" {
+			_, said := p.end()
+			t.Fatal(name, ": ", wrong, "; ", said)
+		}
+		got := strings.TrimSpace(proc(t, p, "oom_score_adj"))
+		if got != own && (thread != nil || got != "-1000") {
+			t.Errorf("%s: oom_score_adj %s, want -1000 or the parent's %s", name, got, own)
+		}
+	}
+}
+
+// Strangers are closed wherever they stand, behind the last descriptor that an
+// order can name too.
+func TestHighStrangers(t *testing.T) {
+	needRoot(t)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil || was.Cur <= confine.MaxFD+1 {
+		t.Skip("needs more open files than ", was.Cur)
+	}
+	null := must(os.Open(os.DevNull))(t)
+	defer null.Close()
+	// Inherited by whatever is started meanwhile: no test here runs beside.
+	for _, fd := range []int{confine.MaxFD - 1, confine.MaxFD, confine.MaxFD + 1} {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	if wrong := noStrangers(t, run(t, setup{})); wrong != "" {
+		t.Error(wrong)
+	}
+	p := run(t, setup{order: func(o *confine.Order) { o.Keep = []int{confine.MaxFD - 1} }})
+	want := fmt.Sprintf("descriptor %d is %s", confine.MaxFD-1, os.DevNull)
+	if wrong := noStrangers(t, p); wrong != want {
+		t.Errorf("%s, want %s alone", wrong, want)
 	}
 }
 

@@ -165,11 +165,12 @@ func TestWritableVolume(t *testing.T) {
 	}
 }
 
-// The memory-backed root holds as much as it was given.
+// The memory-backed root holds as much as it was given, and no more names than
+// are of use in it: they are memory too.
 func TestRootSize(t *testing.T) {
-	p := run(t, setup{payload: "fill /guest/tmp/x\n", order: func(o *confine.Order) { o.Root.Size = 64 << 10 }})
-	if got := p.answers["fill /guest/tmp/x"]; got != "65536 ENOSPC" {
-		t.Errorf("filled %s", got)
+	p := run(t, setup{payload: "fill /guest/tmp/x\nnames /guest/tmp/\n", order: func(o *confine.Order) { o.Root.Size = 64 << 10 }})
+	if wrong := answers(map[string]string{"fill /guest/tmp/x": "65536 ENOSPC", "names /guest/tmp/": "269 ENOSPC"})(t, p); wrong != "" {
+		t.Error(wrong)
 	}
 }
 

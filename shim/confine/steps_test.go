@@ -80,17 +80,19 @@ var stepChecks = []stepCheck{
 		if c := proc(t, p, "cgroup"); !strings.Contains(c, scratchGroup) {
 			return "it is in " + c
 		}
-		return ""
+		return noStrangers(t, p) // the file that it joined by is closed
 	}},
 	{"signals", func(t testing.TB) setup {
 		signal.Ignore(syscall.SIGHUP)
 		t.Cleanup(func() { signal.Reset(syscall.SIGHUP) })
-		return setup{}
-	}, inStatus(map[string]string{"SigIgn": none})},
+		return setup{thread: blockSignals}
+	}, inStatus(map[string]string{"SigIgn": none, "SigBlk": none})},
 	{"descriptors", func(t testing.TB) setup {
 		return setup{extra: create(t, filepath.Join(t.TempDir(), "stranger"))}
 	}, noStrangers},
-	{"lock", plain("pid\n"), lockTells},
+	{"lock", func(testing.TB) setup {
+		return setup{payload: "pid\n", lockHolds: strings.Repeat("an earlier host ", 9)}
+	}, lockTells},
 	{"oom_score_adj", func(testing.TB) setup {
 		score := 321
 		return setup{order: func(o *confine.Order) { o.OOMScoreAdj = &score }}
@@ -104,24 +106,37 @@ var stepChecks = []stepCheck{
 		}
 		return differs("network namespace", namespace(t, p.pid(), "net"), fmt.Sprintf("net:[%d]", st.Ino))
 	}},
-	{"mount namespace", func(testing.TB) setup { return setup{ownMounts: true, payload: "list /guest\n"} }, ownMountNS},
-	{"root", plain("list /\nlist /guest\nmode /guest\nmode /guest/tmp\ncreate /guest/tmp/x\ncreate /guest/x\n"),
+	{"mount namespace", func(testing.TB) setup { return setup{thread: ownMounts, payload: "list /guest\n"} }, ownMountNS},
+	{"root", plain("list /\nlist /guest\nmode /guest\nmode /guest/tmp\ncreate /guest/tmp/x\nmode /guest/tmp/x\ncreate /guest/x\n"),
 		answers(map[string]string{
 			"list /": "EACCES", "list /guest": "tmp", "mode /guest": "40755", "mode /guest/tmp": "41777",
-			"create /guest/tmp/x": "ok", "create /guest/x": "EACCES",
+			"create /guest/tmp/x": "ok", "mode /guest/tmp/x": "100644", "create /guest/x": "EACCES",
 		})},
-	{"mounts", prepareVolumes, answers(volumeAnswers)},
+	{"mounts", func(t testing.TB) setup {
+		s := prepareVolumes(t)
+		mask := unix.Umask(0o077) // the daemon's is nothing to the guest
+		t.Cleanup(func() { unix.Umask(mask) })
+		return s
+	}, answers(volumeAnswers)},
 	{"code", plain("map /code\nread /guest/code\nwrite /code\n"),
 		answers(map[string]string{"map /code": "ok", "read /guest/code": "ENOENT", "write /code": "EROFS"})},
 	{"read-only", func(testing.TB) setup {
 		return setup{payload: "create /guest/x\nlist /guest\n", order: func(o *confine.Order) { o.Root.ReadOnly = true }}
-	}, answers(map[string]string{"create /guest/x": "EROFS", "list /guest": ""})},
+	}, func(t *testing.T, p *pod) string {
+		if s := mountOptions(t, p); s != "" {
+			return s
+		}
+		return answers(map[string]string{"create /guest/x": "EROFS", "list /guest": ""})(t, p)
+	}},
 	{"chroot", plain("list /guest\nlist /etc\nlist /proc\nlist /..\n"), answers(map[string]string{
 		"list /guest": "tmp", "list /etc": "ENOENT", "list /proc": "ENOENT", "list /..": "EACCES",
 	})},
 	{"rlimits", func(testing.TB) setup {
 		return setup{order: func(o *confine.Order) {
-			o.Rlimits = []confine.Rlimit{{Resource: unix.RLIMIT_NOFILE, Soft: 200, Hard: 200}}
+			o.Rlimits = []confine.Rlimit{
+				{Resource: unix.RLIMIT_NOFILE, Soft: 200, Hard: 200},
+				{Resource: unix.RLIMIT_CORE, Soft: unix.RLIM_INFINITY, Hard: unix.RLIM_INFINITY}, // not heard
+			}
 		}}
 	}, limitsHold},
 	{"bounding set", plain(""), inStatus(map[string]string{"CapBnd": none})},
@@ -234,7 +249,7 @@ func noStrangers(t *testing.T, p *pod) string {
 	for _, e := range must(os.ReadDir(dir))(t) {
 		link := must(os.Readlink(filepath.Join(dir, e.Name())))(t)
 		own := len(e.Name()) == 1 && e.Name() < fmt.Sprint(spec.FDFirstFree)
-		if !own && !strings.HasPrefix(link, "anon_inode:") {
+		if !own && link != "anon_inode:[eventpoll]" && link != "anon_inode:[eventfd]" {
 			return "descriptor " + e.Name() + " is " + link
 		}
 	}
@@ -258,8 +273,11 @@ func lockTells(t *testing.T, p *pod) string {
 }
 
 func ownMountNS(t *testing.T, p *pod) string {
-	if ns := namespace(t, p.pid(), "mnt"); ns == p.startedIn {
+	switch namespace(t, p.pid(), "mnt") {
+	case p.startedIn:
 		return "it is in the mount namespace that it was started in"
+	case p.emptyNS:
+		return "it shares the empty mount namespace with other hosts"
 	}
 	for line := range strings.Lines(proc(t, p, "mountinfo")) {
 		if f := strings.Fields(line); !slices.Contains([]string{"/", "/guest", "/code"}, f[4]) {
@@ -267,6 +285,27 @@ func ownMountNS(t *testing.T, p *pod) string {
 		}
 	}
 	return differs("list /guest", p.answers["list /guest"], "tmp")
+}
+
+// mountOptions demands of a read-only guest's mounts what the kernel is to hold
+// for all of them; only the compiled code, which is no mount of the guest's, may
+// be mapped executable.
+func mountOptions(t *testing.T, p *pod) string {
+	seen := 0
+	for line := range strings.Lines(proc(t, p, "mountinfo")) {
+		f := strings.Fields(line)
+		want := []string{"ro", "nosuid", "nodev", "noexec"}
+		if f[4] == "/code" {
+			want = want[:3]
+		}
+		for _, o := range want {
+			if !slices.Contains(strings.Split(f[5], ","), o) {
+				return f[4] + " is mounted " + f[5]
+			}
+		}
+		seen++
+	}
+	return differs("number of mounts", fmt.Sprint(seen), "3")
 }
 
 func limitsHold(t *testing.T, p *pod) string {

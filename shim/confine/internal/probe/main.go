@@ -64,6 +64,8 @@ func act(verb, arg string) string {
 		return create(arg)
 	case "fill":
 		return fill(arg)
+	case "names":
+		return names(arg)
 	case "rename":
 		from, to, _ := strings.Cut(arg, " ")
 		return text(unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, 0))
@@ -83,6 +85,14 @@ func act(verb, arg string) string {
 		return text(confine.Seal())
 	case "bind":
 		return bind(arg)
+	case "connect":
+		return connect(arg)
+	case "abstract":
+		return connectAbstract(arg)
+	case "exec":
+		return text(unix.Exec(arg, []string{arg}, nil))
+	case "truncate":
+		return text(unix.Truncate(arg, 1))
 	case "dumpable":
 		r, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 		if err != nil {
@@ -145,6 +155,16 @@ func fill(path string) string {
 	}
 }
 
+// names makes empty files until it is refused, or has made a great many.
+func names(prefix string) string {
+	for n := range 1 << 16 {
+		if said := create(prefix + strconv.Itoa(n)); said != "ok" {
+			return strconv.Itoa(n) + " " + said
+		}
+	}
+	return "no end"
+}
+
 // mapCode maps a file as the engine maps code.
 func mapCode(path string) string {
 	f, err := os.Open(path)
@@ -175,6 +195,24 @@ func bind(port string) string {
 	}
 	defer unix.Close(fd)
 	return text(unix.Bind(fd, &unix.SockaddrInet4{Port: n, Addr: [4]byte{127, 0, 0, 1}}))
+}
+
+func connect(port string) string {
+	n, _ := strconv.Atoi(port)
+	return connectTo(unix.AF_INET, &unix.SockaddrInet4{Port: n, Addr: [4]byte{127, 0, 0, 1}})
+}
+
+func connectAbstract(name string) string {
+	return connectTo(unix.AF_UNIX, &unix.SockaddrUnix{Name: "@" + name})
+}
+
+func connectTo(family int, to unix.Sockaddr) string {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return text(err)
+	}
+	defer unix.Close(fd)
+	return text(unix.Connect(fd, to))
 }
 
 // text names an error by its constant.
