@@ -246,14 +246,15 @@ var volumeAnswers = map[string]string{
 // those that the Go runtime makes.
 func noStrangers(t *testing.T, p *pod) string {
 	dir := fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid)
+	var strangers []string
 	for _, e := range must(os.ReadDir(dir))(t) {
 		link := must(os.Readlink(filepath.Join(dir, e.Name())))(t)
 		own := len(e.Name()) == 1 && e.Name() < fmt.Sprint(spec.FDFirstFree)
 		if !own && link != "anon_inode:[eventpoll]" && link != "anon_inode:[eventfd]" {
-			return "descriptor " + e.Name() + " is " + link
+			strangers = append(strangers, "descriptor "+e.Name()+" is "+link)
 		}
 	}
-	return ""
+	return strings.Join(strangers, ", ")
 }
 
 // lockTells demands that the lock is held and tells the outer pid.
