@@ -150,7 +150,7 @@ static int tmpfs(uint64_t size, uint64_t inodes, const char *mode)
 	check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "nr_inodes", nodes, 0), "fsconfig nr_inodes");
 	check(syscall(SYS_fsconfig, fs, FSCONFIG_SET_STRING, "mode", mode, 0), "fsconfig mode");
 	check(syscall(SYS_fsconfig, fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0), "fsconfig create");
-	int m = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV);
+	int m = (int)syscall(SYS_fsmount, fs, FSMOUNT_CLOEXEC, 0); // protect_root sets its attributes
 	check(m, "fsmount");
 	close(fs);
 	return m;

@@ -115,6 +115,16 @@ func TestReadOnlyImage(t *testing.T) {
 	}
 }
 
+// Whatever the attributes of the root that the daemon hands over, those of a
+// guest's root are the constructor's.
+func TestAttributesOfTheRoot(t *testing.T) {
+	root, _ := rootfs(t, 0)
+	p := run(t, setup{root: root, order: func(o *confine.Order) { o.Root.ReadOnly = true }})
+	if wrong := mountOptions(t, p); wrong != "" {
+		t.Error(wrong)
+	}
+}
+
 // A volume's own content, which a guest may have written, leads nowhere else.
 func TestPlacesInAVolume(t *testing.T) {
 	needRoot(t)
