@@ -1,6 +1,8 @@
 package shim
 
 import (
+	"bytes"
+	"log/slog"
 	"os"
 	"os/exec"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/limpet-cri/limpet/shim/cgroup"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
@@ -122,5 +125,18 @@ func TestDiagnosticsAreBounded(t *testing.T) {
 	}
 	if got := diagnostics(dir + "/not"); got != "" {
 		t.Errorf("got %q from nothing", got)
+	}
+}
+
+// What the kernel's Landlock lacks is told, each part of it, and what it has
+// is not.
+func TestMissingLandlock(t *testing.T) {
+	for abi, want := range map[int]int{0: 1, 1: 1, 2: 4, 3: 3, 4: 2, 5: 1, 6: 0, 7: 0} {
+		var told bytes.Buffer
+		s := &Supervisor{log: slog.New(slog.NewTextHandler(&told, nil)), cfg: Config{Cgroups: &cgroup.Hierarchy{}}}
+		s.logMissing(abi)
+		if got := strings.Count(told.String(), "the kernel lacks something"); got != want {
+			t.Errorf("version %d: %d lines, want %d:\n%s", abi, got, want, told.String())
+		}
 	}
 }

@@ -112,15 +112,15 @@ func New(cfg Config, log *slog.Logger) (*Supervisor, error) {
 	if err := s.prepare(); err != nil {
 		return nil, errors.Join(err, s.closeFiles())
 	}
-	s.logMissing()
+	s.logMissing(confine.LandlockABI())
 	s.sweepCompilers()
 	return s, nil
 }
 
 // logMissing tells once what hosts do without on this node.
-func (s *Supervisor) logMissing() {
-	if abi := confine.LandlockABI(); abi < confine.MinLandlock {
-		s.log.Warn("the kernel lacks Landlock; hosts are confined by the other means alone", "abi", abi, "wanted", confine.MinLandlock)
+func (s *Supervisor) logMissing(landlock int) {
+	for _, what := range confine.LandlockLacks(landlock) {
+		s.log.Warn("the kernel lacks something", "what", what)
 	}
 	if s.cfg.Cgroups == nil {
 		s.log.Warn("no cgroups are used: containers have no limits and no statistics")

@@ -267,7 +267,7 @@ func mountFields() []Field {
 	return []Field{
 		f("container_path", Honoured, "an absolute path; folders and single files, one inside another", nil),
 		f("host_path", Honoured, "has to exist; a link is followed", nil),
-		f("readonly", Honoured, "by the kernel and by Landlock; what is mounted below it on the node is read-only too", nil),
+		f("readonly", Honoured, "by the kernel and by limpet-host; what is mounted below it on the node is read-only too", nil),
 		f("recursive_read_only", Honoured, "every read-only mount is recursively so", func(s subject) bool { return s.mount.GetRecursiveReadOnly() && !s.mount.GetReadonly() }),
 		f("propagation", Honoured, "mounts are private; HostToContainer and Bidirectional are refused: use mountPropagation None", func(s subject) bool {
 			return s.mount.GetPropagation() != runtime.MountPropagation_PROPAGATION_PRIVATE
