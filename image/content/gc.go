@@ -59,12 +59,11 @@ func (s *Store) Start(ctx context.Context) (damaged []digest.Digest, err error) 
 // own cleaning does nothing on a snapshotter that never committed anything:
 // then all of its folders are strays.
 func (s *Store) cleanSnapshots(ctx context.Context) error {
-	c, ok := s.rawSn.(snapshots.Cleaner)
-	if !ok {
+	err := s.rawSn.Cleanup(ctx)
+	switch {
+	case errdefs.IsNotImplemented(err):
 		return s.cleanNative(ctx)
-	}
-	err := c.Cleanup(ctx)
-	if !errdefs.IsNotFound(err) {
+	case !errdefs.IsNotFound(err):
 		return err
 	}
 	return removeAll(filepath.Join(s.root, "overlay", "snapshots"), func(string) bool { return true })

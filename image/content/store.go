@@ -66,10 +66,10 @@ type Config struct {
 type Store struct {
 	root    string
 	log     *slog.Logger
-	bolt    *guarded
+	bolt    guardedDB
 	db      *metadata.DB
 	raw     content.Store
-	rawSn   snapshots.Snapshotter
+	rawSn   guardedSnapshots
 	snName  string
 	unclean atomic.Bool
 
@@ -111,7 +111,7 @@ func open(cfg Config, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{root: cfg.Root, log: log, bolt: &guarded{DB: bdb}, every: collectEvery, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
+	s := &Store{root: cfg.Root, log: log, bolt: guardedDB{bdb, &guard{}}, every: collectEvery, wake: make(chan struct{}, 1), verified: map[digest.Digest]struct{}{}}
 	s.verifying.held = map[digest.Digest]chan struct{}{}
 	ok := false
 	defer func() {
@@ -164,11 +164,12 @@ var snapshotFolders = map[string]string{Overlay: "overlay", Native: "native"}
 
 func (s *Store) openSnapshotter() (err error) {
 	dir := filepath.Join(s.root, snapshotFolders[s.snName])
+	s.rawSn = guardedSnapshots{path: filepath.Join(dir, "metadata.db"), guard: s.bolt.guard}
 	switch s.snName {
 	case Overlay:
-		s.rawSn, err = overlay.NewSnapshotter(dir)
+		s.rawSn.of, err = overlay.NewSnapshotter(dir)
 	case Native:
-		s.rawSn, err = native.NewSnapshotter(dir)
+		s.rawSn.of, err = native.NewSnapshotter(dir)
 	default:
 		err = fmt.Errorf("unknown, wanted %s or %s", Overlay, Native)
 	}
