@@ -2,6 +2,13 @@ package wasi
 
 import (
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,59 +65,60 @@ func listener(t *testing.T) int {
 	return fd
 }
 
-// blocking has one way to wait of each kind. prepare returns the call.
+// blocking has one way to wait of each kind, and the function that waits then.
+// prepare returns the call.
 var blocking = []struct {
-	name    string
-	prepare func(t *testing.T, s *System) func() error
+	name, waits string
+	prepare     func(t *testing.T, s *System) func() error
 }{
-	{"read standard input", func(t *testing.T, s *System) func() error {
+	{"read standard input", "readStdin", func(t *testing.T, s *System) func() error {
 		return func() error { _, err := s.Read(0, one(s, 1)); return err }
 	}},
-	{"read a connection", func(t *testing.T, s *System) func() error {
+	{"read a connection", "readPatient", func(t *testing.T, s *System) func() error {
 		fd, _ := pair(t, s)
 		return func() error { _, err := s.Read(fd, one(s, 1)); return err }
 	}},
-	{"receive", func(t *testing.T, s *System) func() error {
+	{"receive", "Receive", func(t *testing.T, s *System) func() error {
 		fd, _ := pair(t, s)
 		return func() error { _, _, err := s.Receive(fd, one(s, 1), false, true); return err }
 	}},
-	{"receive all of what came in part", func(t *testing.T, s *System) func() error {
+	{"receive all of what came in part", "Receive", func(t *testing.T, s *System) func() error {
 		fd, peer := pair(t, s)
 		if _, err := unix.Write(peer, []byte("x")); err != nil {
 			t.Fatal(err)
 		}
 		return func() error { _, _, err := s.Receive(fd, one(s, 2), false, true); return err }
 	}},
-	{"write to a full connection", func(t *testing.T, s *System) func() error {
+	{"write to a full connection", "send", func(t *testing.T, s *System) func() error {
 		fd, _ := pair(t, s)
 		return func() error { return fill(s, fd, s.Write) }
 	}},
-	{"send to a full connection", func(t *testing.T, s *System) func() error {
+	{"send to a full connection", "send", func(t *testing.T, s *System) func() error {
 		fd, _ := pair(t, s)
 		return func() error { return fill(s, fd, s.Send) }
 	}},
-	{"write to a full pipe", func(t *testing.T, s *System) func() error {
+	{"write to a full pipe", "Write", func(t *testing.T, s *System) func() error {
 		fd := pipe(t, s, 1)
 		return func() error { return fill(s, fd, s.Write) }
 	}},
-	{"read an empty pipe", func(t *testing.T, s *System) func() error {
+	{"read an empty pipe", "readPatient", func(t *testing.T, s *System) func() error {
 		fd := pipe(t, s, 0)
 		return func() error { _, err := s.Read(fd, one(s, 1)); return err }
 	}},
-	{"accept", func(t *testing.T, s *System) func() error {
+	{"accept", "Accept", func(t *testing.T, s *System) func() error {
 		if err := s.SetFlags(FirstPreopen, 0); err != nil { // it starts non-blocking, as Go wants it
 			t.Fatal(err)
 		}
 		return func() error { _, err := s.Accept(FirstPreopen, 0); return err }
 	}},
-	{"sleep", func(t *testing.T, s *System) func() error {
+	{"sleep", "Poll", func(t *testing.T, s *System) func() error {
 		return func() error {
 			sub := s.Subscriptions(1)
 			sub[0] = Subscription{Type: EventClock, Clock: ClockMonotonic, Timeout: 1 << 60}
 			return s.Poll(sub)
 		}
 	}},
-	{"poll a descriptor", func(t *testing.T, s *System) func() error {
+	{"poll a descriptor", "Poll", func(t *testing.T, s *System) func() error {
 		fd, _ := pair(t, s)
 		return func() error {
 			sub := s.Subscriptions(1)
@@ -118,9 +126,91 @@ var blocking = []struct {
 			return s.Poll(sub)
 		}
 	}},
-	{"poll nothing", func(t *testing.T, s *System) func() error {
+	{"poll nothing", "Poll", func(t *testing.T, s *System) func() error {
 		return func() error { return s.Poll(s.Subscriptions(0)) }
 	}},
+}
+
+// TestEveryWaitIsTried: no function of the package waits that the table above
+// does not bring to wait.
+func TestEveryWaitIsTried(t *testing.T) {
+	tried := map[string]bool{"waitFor": true} // it is how others wait
+	for _, c := range blocking {
+		tried[c.waits] = true
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			ast.Inspect(d, func(n ast.Node) bool {
+				if s, ok := n.(*ast.SelectorExpr); ok && (s.Sel.Name == "wait" || s.Sel.Name == "waitFor" || s.Sel.Name == "Ppoll") {
+					found[d.(*ast.FuncDecl).Name.Name] = true
+				}
+				return true
+			})
+		}
+	}
+	delete(found, "wait") // the one place that waits
+	if !maps.Equal(found, tried) {
+		t.Errorf("these wait: %v; these are tried: %v", found, tried)
+	}
+}
+
+// TestOpensDoNotWait: what the kernel would keep a caller waiting for in an
+// open is answered at once.
+func TestOpensDoNotWait(t *testing.T) {
+	dir := t.TempDir()
+	fifo, leased := filepath.Join(dir, "fifo"), filepath.Join(dir, "leased")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	lessee, err := os.Create(leased)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lessee.Close()
+	// The kernel gives the lessee 45 seconds to let go before others may open.
+	if _, err := unix.FcntlInt(lessee.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Skip("needs leases: ", err)
+	}
+	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(Config{Stdin: -1, Preopens: []Preopen{{Name: "/", FD: root, Root: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for _, c := range []struct {
+		path   string
+		rights Rights
+		want   error
+	}{
+		{"fifo", RightFDRead, nil}, // nobody writes
+		{"leased", RightFDRead, unix.EAGAIN},
+		{"leased", RightFDRead | RightFDWrite, unix.EAGAIN},
+	} {
+		if _, err := s.Open(FirstPreopen, true, c.path, 0, c.rights, 0, 0); err != c.want {
+			t.Errorf("open %s for %x: %v, want %v", c.path, c.rights, err, c.want)
+		}
+	}
+	if err := s.CloseFD(FirstPreopen + 1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(FirstPreopen, true, "fifo", 0, RightFDWrite, 0, 0); err != unix.ENXIO {
+		t.Errorf("open a fifo that nobody reads to write: %v, want %v", err, unix.ENXIO)
+	}
 }
 
 // fill writes until it fails.
