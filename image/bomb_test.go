@@ -110,6 +110,67 @@ func TestLayersTogether(t *testing.T) {
 	}
 }
 
+// holes is an archive with a file of size bytes of which it holds none, in the
+// form of GNU's tar for pax.
+func holes(t *testing.T, name string, size int) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	where := make([]byte, 512)
+	copy(where, fmt.Sprintf("1\n%d\n0\n", size))
+	err := w.WriteHeader(&tar.Header{Name: name, Size: int64(len(where)), Mode: 0o644, Typeflag: tar.TypeReg, Format: tar.FormatPAX, PAXRecords: map[string]string{
+		"not.sparse.major": "1", "not.sparse.minor": "0", "not.sparse.name": name, "not.sparse.realsize": fmt.Sprint(size)}})
+	if err == nil {
+		_, err = w.Write(where)
+	}
+	if err = errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return bytes.ReplaceAll(b.Bytes(), []byte("not.sparse"), []byte("GNU.sparse"))
+}
+
+// TestHolesTogether: what holes are written out to counts for all layers
+// together, those too that were unpacked before for another image.
+func TestHolesTogether(t *testing.T) {
+	srv := newServer(t)
+	layers := []layerSpec{tarLayer(t, "", file{name: "app.wasm", body: string(wasmModule("holes"))})}
+	for i := range 4 {
+		b := holes(t, fmt.Sprint("h", i), 1<<20)
+		layers = append(layers, layerSpec{mediaType: ocispec.MediaTypeImageLayer, bytes: b, diffID: digest.FromBytes(b)})
+	}
+	image := func(name string, ls ...layerSpec) string {
+		srv.image(name, "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"), ls...)
+		return srv.ref(name, "v1")
+	}
+	some, all := image("some", layers[:4]...), image("all", layers...)
+	cfg := Config{MaxLayerBytes: 2 << 20, MaxUnpackedBytes: 4 << 20}
+	s, _ := open(t, cfg)
+	exceeds(t, s, all, "bytes")
+	if _, err := s.Pull(context.Background(), some, PullOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Pull(context.Background(), all, PullOptions{}); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("above layers that are there: %v, want ErrTooLarge", err)
+	}
+	cfg.MaxUnpackedBytes = 5 << 20
+	s, _ = open(t, cfg)
+	exceeds(t, s, all, "")
+}
+
+// TestFoldersOfPaths: the folders that paths make count as entries.
+func TestFoldersOfPaths(t *testing.T) {
+	srv := newServer(t)
+	files := []file{{name: "app.wasm", body: string(wasmModule("deep"))}}
+	for i := range 10 {
+		files = append(files, file{name: fmt.Sprint("d", i, "/", strings.Repeat("d/", 99), "f")}, file{name: fmt.Sprint("d", i, "/", strings.Repeat("d/", 99), "g")})
+	}
+	srv.image("a", "v1", ocispec.MediaTypeImageConfig, imageConfig("wasi", "wasm", "/app.wasm"), tarLayer(t, "gzip", files...))
+	for bound, says := range map[int64]string{1020: "more than 1020 entries", 1021: ""} {
+		s, _ := open(t, Config{MaxLayerEntries: bound})
+		exceeds(t, s, srv.ref("a", "v1"), says)
+	}
+}
+
 // TestTruncated: a layer that ends early, or is another than the config says,
 // is refused as such, also when its digest is right.
 func TestTruncated(t *testing.T) {

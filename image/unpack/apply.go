@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
+	"path"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -52,7 +54,7 @@ func applyTar(ctx context.Context, r io.Reader, root string, opts []archive.Appl
 	}
 	defer dec.Close()
 	v := diffID.Algorithm().Digester()
-	q := &quota{ctx: ctx, r: io.TeeReader(dec, v.Hash()), lim: lim}
+	q := &quota{ctx: ctx, r: io.TeeReader(dec, v.Hash()), lim: lim, folders: map[uint64]struct{}{}}
 	opts = append(opts, archive.WithFilter(q.filter))
 	if os.Geteuid() != 0 {
 		opts = append(opts, archive.WithNoSameOwner())
@@ -67,7 +69,7 @@ func applyTar(ctx context.Context, r io.Reader, root string, opts []archive.Appl
 	if got := v.Digest(); got != diffID {
 		return used{}, fmt.Errorf("%w: it unpacks to %s, and the config says %s", ErrInvalid, got, diffID)
 	}
-	return q.n, nil
+	return used{bytes: max(q.n.bytes, q.declared), entries: q.n.entries}, nil
 }
 
 // target finds the folder to write into, so that nothing needs to be mounted.
@@ -125,8 +127,11 @@ type quota struct {
 	n   used
 	lim used
 	// declared counts the sizes in headers: holes of sparse files take no
-	// bytes of the archive, and would be written out.
+	// bytes of the archive, and are written out.
 	declared int64
+	// folders are those that the archive's paths make, by hash: one entry
+	// may make as many as its path has parts.
+	folders map[uint64]struct{}
 	over     error
 	readErr  error
 }
@@ -154,7 +159,9 @@ func (q *quota) exceed(format string, n int64) error {
 
 // filter decides about each entry, and changes it.
 func (q *quota) filter(h *tar.Header) (bool, error) {
-	if q.n.entries++; q.n.entries > q.lim.entries {
+	q.n.entries++
+	q.countFolders(h)
+	if q.n.entries > q.lim.entries {
 		return false, q.exceed("it has more than %d entries", q.lim.entries)
 	}
 	switch h.Typeflag {
@@ -176,6 +183,26 @@ func (q *quota) filter(h *tar.Header) (bool, error) {
 		}
 	}
 	return true, nil
+}
+
+// pathSeed is that of the hashes of folders.
+var pathSeed = maphash.MakeSeed()
+
+// countFolders counts the folders that an entry's path needs and no entry
+// before it made: they are made with it.
+func (q *quota) countFolders(h *tar.Header) {
+	name := path.Clean("/" + h.Name)
+	if h.Typeflag == tar.TypeDir {
+		q.folders[maphash.String(pathSeed, name)] = struct{}{} // counted as an entry
+	}
+	for name = path.Dir(name); name != "/" && q.n.entries <= q.lim.entries; name = path.Dir(name) {
+		key := maphash.String(pathSeed, name)
+		if _, ok := q.folders[key]; ok {
+			return
+		}
+		q.folders[key] = struct{}{}
+		q.n.entries++
+	}
 }
 
 // explain finds the reason behind an error of the archive reader.

@@ -38,7 +38,8 @@ type Layer struct {
 }
 
 // Limits bound what an image unpacks to. Total counts all layers, those too
-// that were unpacked before for another image.
+// that were unpacked before for another image. Holes of sparse files count as
+// bytes, folders that only a path names as entries.
 type Limits struct {
 	LayerBytes, TotalBytes     int64
 	LayerEntries, TotalEntries int64
