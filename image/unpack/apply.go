@@ -132,8 +132,8 @@ type quota struct {
 	// folders are those that the archive's paths make, by hash: one entry
 	// may make as many as its path has parts.
 	folders map[uint64]struct{}
-	over     error
-	readErr  error
+	over    error
+	readErr error
 }
 
 // Read implements io.Reader.
