@@ -99,7 +99,7 @@ func Push(ctx context.Context, file, ref string, o PushOptions) (Pushed, error) 
 			o.tell(Progress{Stage: "push", Done: sent, Total: p.size()})
 		})
 		if err != nil {
-			return Pushed{}, fmt.Errorf("push %s: %w", r, registry.Classify(ctx, err))
+			return Pushed{}, fmt.Errorf("push %s: %w", r, session.Classify(ctx, err))
 		}
 	}
 	o.tell(Progress{Stage: "done", Done: p.size(), Total: p.size()})

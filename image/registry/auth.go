@@ -5,18 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
-	"os"
-	"slices"
+	"path"
 	"strings"
 )
-
-// maxDockerConfig bounds a docker config file.
-const maxDockerConfig = 1 << 20
 
 // ErrAuth: credentials cannot be read.
 var ErrAuth = errors.New("registry credentials")
@@ -70,7 +64,7 @@ func decodeAuth(s string) (secret, error) {
 }
 
 // serverHost is the host in a server address, which people write with and
-// without scheme and path.
+// without scheme and path, and in any case.
 func serverHost(s string) string {
 	if strings.Contains(s, "://") {
 		if u, err := url.Parse(s); err == nil {
@@ -78,7 +72,7 @@ func serverHost(s string) string {
 		}
 	}
 	s, _, _ = strings.Cut(s, "/")
-	switch s {
+	switch s = strings.ToLower(s); s {
 	case "index.docker.io", "registry-1.docker.io":
 		return "docker.io"
 	}
@@ -88,87 +82,48 @@ func serverHost(s string) string {
 // credentials chooses what the registry of a pull is shown. Credentials that
 // came with the pull are for the server they name, or else for the registry
 // in the reference; a mirror never sees them. The docker config file answers
-// for every host by its own name.
+// for every host by its own name, and is asked only where the pull brought
+// nothing.
 type credentials struct {
-	host string // registry of the reference
-	auth *Auth
-	file map[string]secret
+	host, repository string // of the reference
+	auth             *Auth
+	file             *dockerConfig
 }
 
-func (c credentials) of(endpointHost string) (secret, error) {
-	name := serverHost(endpointHost)
-	if c.auth != nil {
-		want := c.host
-		if c.auth.ServerAddress != "" {
-			want = serverHost(c.auth.ServerAddress)
-		}
-		if strings.EqualFold(name, serverHost(want)) {
-			s, err := c.auth.secret()
-			if err != nil || s != (secret{}) {
-				return s, err
-			}
-		}
+func (c credentials) of(e endpoint) (secret, error) {
+	name := serverHost(e.host)
+	if s, err := c.brought(name); err != nil || s != (secret{}) {
+		return s, err
 	}
-	return c.file[name], nil
+	return c.file.of(name, e.repository(c.repository))
 }
 
-// readDockerConfig reads the credentials of a docker config file. Helpers
-// would be programs run by a daemon that is root; they are refused by name.
-func readDockerConfig(name string) (map[string]secret, error) {
-	if name == "" {
-		return nil, nil
+// brought are the credentials that came with the pull for a host.
+func (c credentials) brought(host string) (secret, error) {
+	if c.auth == nil || serverHost(cmp.Or(c.auth.ServerAddress, c.host)) != host {
+		return secret{}, nil
 	}
-	b, err := readBounded(name, maxDockerConfig)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAuth, err)
-	}
-	return parseDockerConfig(b, name)
+	return c.auth.secret()
 }
 
-func parseDockerConfig(b []byte, name string) (map[string]secret, error) {
-	var f struct {
-		Auths map[string]struct {
-			Auth          string `json:"auth"`
-			Username      string `json:"username"`
-			Password      string `json:"password"`
-			IdentityToken string `json:"identitytoken"`
-			RegistryToken string `json:"registrytoken"`
-		} `json:"auths"`
-		CredsStore  string            `json:"credsStore"`
-		CredHelpers map[string]string `json:"credHelpers"`
+// missed says what may be missing when the registry of the reference refuses.
+func (c credentials) missed() string {
+	host := serverHost(c.host)
+	if s, err := c.brought(host); err != nil || s != (secret{}) {
+		return ""
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrAuth, name, err)
+	if s, err := c.file.of(host, c.repository); err != nil || s != (secret{}) {
+		return ""
 	}
-	if f.CredsStore != "" || len(f.CredHelpers) > 0 {
-		return nil, fmt.Errorf("%w: %s names credential helpers, which are not run; write the credentials into auths, or use imagePullSecrets", ErrAuth, name)
-	}
-	m := map[string]secret{}
-	// Several may be for one host, with and without a path; the shortest, which
-	// is for the host itself, holds.
-	for _, host := range slices.SortedFunc(maps.Keys(f.Auths), func(a, b string) int {
-		return cmp.Or(len(bare(a))-len(bare(b)), cmp.Compare(a, b))
-	}) {
-		a := f.Auths[host]
-		s, err := (&Auth{Username: a.Username, Password: a.Password, Auth: a.Auth,
-			IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}).secret()
-		if err != nil {
-			return nil, fmt.Errorf("%s: auths of %q: %w", name, host, err)
-		}
-		if _, ok := m[serverHost(host)]; !ok {
-			m[serverHost(host)] = s
-		}
-	}
-	return m, nil
+	return c.file.helped(host)
 }
 
-// bare is a server address without its scheme.
-func bare(s string) string {
-	if _, rest, ok := strings.Cut(s, "://"); ok {
-		return rest
+// repository is what a repository is called at the endpoint, whose path may
+// lead to a part of a registry.
+func (e endpoint) repository(name string) string {
+	p := strings.Trim(e.path, "/")
+	if p == "v2" {
+		return name
 	}
-	return s
+	return path.Join(strings.TrimSuffix(strings.TrimPrefix(p, "v2/"), "/v2"), name)
 }

@@ -75,9 +75,14 @@ func New(cfg Config, log *slog.Logger) *Registry {
 	return &Registry{cfg: cfg, log: log, hosts: map[string]cached{}}
 }
 
-// Check reads every folder of registries and says what is wrong, so that an
-// operator hears of it at the start and not with the first pull.
+// Check reads every folder of registries and the docker config, and says what
+// is wrong, so that an operator hears of it at the start and not with the
+// first pull.
 func (r *Registry) Check() error {
+	return errors.Join(r.checkHosts(), readDockerConfig(r.cfg.DockerConfig).problems())
+}
+
+func (r *Registry) checkHosts() error {
 	if r.cfg.HostsDir == "" {
 		return nil
 	}
@@ -110,21 +115,20 @@ func (r *Registry) Check() error {
 type Session struct {
 	ref      reference.Reference
 	resolver remotes.Resolver
+	missed   string // credentials that are not used, where the host has no others
 }
 
 // Session prepares to ask for ref.
 func (r *Registry) Session(ref reference.Reference, auth *Auth) (*Session, error) {
-	file, err := readDockerConfig(r.cfg.DockerConfig)
-	if err != nil {
-		return nil, err
-	}
-	hosts, err := r.endpoints(ref.Host(), credentials{host: ref.Host(), auth: auth, file: file})
+	creds := credentials{host: ref.Host(), repository: strings.TrimPrefix(ref.Name, ref.Host()+"/"),
+		auth: auth, file: readDockerConfig(r.cfg.DockerConfig)}
+	hosts, err := r.endpoints(ref.Host(), creds)
 	if err != nil {
 		return nil, err
 	}
 	h := http.Header{}
 	h.Set("User-Agent", r.cfg.UserAgent)
-	return &Session{ref: ref, resolver: docker.NewResolver(docker.ResolverOptions{
+	return &Session{ref: ref, missed: creds.missed(), resolver: docker.NewResolver(docker.ResolverOptions{
 		Headers: h,
 		Hosts:   func(string) ([]docker.RegistryHost, error) { return hosts, nil },
 	})}, nil
@@ -155,7 +159,7 @@ func (r *Registry) endpoints(host string, creds credentials) ([]docker.RegistryH
 	}
 	key, secrets := host, make([]secret, len(list))
 	for i, e := range list {
-		if secrets[i], err = creds.of(e.host); err != nil {
+		if secrets[i], err = creds.of(e); err != nil {
 			return nil, err
 		}
 		key += " " + secrets[i].key()
@@ -266,16 +270,26 @@ func (r *Registry) connect(e endpoint, s secret) (h docker.RegistryHost, err err
 func (s *Session) Resolve(ctx context.Context) (ocispec.Descriptor, error) {
 	_, d, err := s.resolver.Resolve(ctx, s.ref.String())
 	if err != nil {
-		return d, Classify(ctx, err)
+		return d, s.Classify(ctx, err)
 	}
 	return d, nil
+}
+
+// Classify wraps an error of the session's fetcher or pusher with what it
+// means, and what may be missing.
+func (s *Session) Classify(ctx context.Context, err error) error {
+	err = Classify(ctx, err)
+	if s.missed != "" && errors.Is(err, ErrAccess) {
+		return fmt.Errorf("%w; %s", err, s.missed)
+	}
+	return err
 }
 
 // Fetcher of the reference's repository.
 func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 	f, err := s.resolver.Fetcher(ctx, s.ref.String())
 	if err != nil {
-		return nil, Classify(ctx, err)
+		return nil, s.Classify(ctx, err)
 	}
 	return f, nil
 }
@@ -284,7 +298,7 @@ func (s *Session) Fetcher(ctx context.Context) (remotes.Fetcher, error) {
 func (s *Session) Pusher(ctx context.Context) (remotes.Pusher, error) {
 	p, err := s.resolver.Pusher(ctx, s.ref.String())
 	if err != nil {
-		return nil, Classify(ctx, err)
+		return nil, s.Classify(ctx, err)
 	}
 	return p, nil
 }
