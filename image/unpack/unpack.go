@@ -161,6 +161,8 @@ func unpackLayer(ctx context.Context, s *content.Store, l Layer, parent, name st
 		err = errors.Join(err, fmt.Errorf("remove what was unpacked: %w", rerr))
 	}
 	if exists {
+		// Another image unpacked it meanwhile. What could not be removed of
+		// this one goes with the lease.
 		return u, nil
 	}
 	return used{}, err
