@@ -157,8 +157,10 @@ func (a *Artifact) pairDiffIDs(m ocispec.Manifest) error {
 	return nil
 }
 
-// bindsLayers: does the config name every layer? A tar layer is named by its
-// diff id, a module by its digest among the diff ids or layerDigests.
+// bindsLayers: does the config name every layer, each at its place? A tar layer
+// is named by its diff id, a module by its digest among the diff ids or
+// layerDigests. The order counts: the first module is the entry point, and an
+// archive hides what those before it hold.
 func bindsLayers(m ocispec.Manifest, a Artifact, config []byte) bool {
 	if len(m.Layers) == 0 {
 		return false
@@ -179,12 +181,17 @@ func bindsLayers(m ocispec.Manifest, a Artifact, config []byte) bool {
 			return true
 		}
 	}
-	for _, l := range a.Modules {
-		if !slices.Contains(v0.RootFS.DiffIDs, l.Digest) {
+	ids := v0.RootFS.DiffIDs
+	if len(ids) != len(m.Layers) {
+		return false
+	}
+	for i, l := range m.Layers {
+		module := slices.ContainsFunc(a.Modules, func(o Layer) bool { return o.Digest == l.Digest })
+		if module && ids[i] != l.Digest {
 			return false
 		}
 	}
-	return len(v0.RootFS.DiffIDs) == len(m.Layers)
+	return true
 }
 
 // title is the name of a module that is a layer of its own.
