@@ -2,13 +2,32 @@ package artifact
 
 import (
 	"errors"
+	"os"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// TestChooseDocumented: the page for users has the order, and all of it.
+func TestChooseDocumented(t *testing.T) {
+	b, err := os.ReadFile("../../docs/images.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(b), "Of an index the first of these is taken")
+	order, _, whole := strings.Cut(after, "the node's own platform")
+	if !ok || !whole {
+		t.Fatal("docs/images.md does not say which entry of an index is taken")
+	}
+	if got := regexp.MustCompile("[a-z0-9]+/[a-z0-9]+").FindAllString(order, -1); !slices.Equal(got, wasmPlatforms) {
+		t.Errorf("docs/images.md has %q, the code %q", got, wasmPlatforms)
+	}
+}
 
 // TestChoose: which manifest of an index is meant, for every spelling of a
 // Wasm platform that has been seen.
