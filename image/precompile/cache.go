@@ -93,7 +93,7 @@ func (c *Cache) clean() error {
 			stray = errors.Is(err, os.ErrNotExist)
 		}
 		if stray {
-			if err := os.Remove(filepath.Join(c.dir, e.Name())); err != nil {
+			if err := os.RemoveAll(filepath.Join(c.dir, e.Name())); err != nil {
 				return fmt.Errorf("clean cache of compiled code: %w", err)
 			}
 		}
@@ -262,7 +262,7 @@ func (c *Cache) place(name string, tmp *os.File, sum []byte) (string, error) {
 	if err := writeSum(path+sumSuffix, sum); err != nil {
 		return "", err
 	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
+	if err := replace(tmp.Name(), path); err != nil {
 		return "", err
 	}
 	d, err := os.Open(c.dir)

@@ -46,7 +46,7 @@ func loadKey(path string) ([]byte, error) {
 	return k, nil
 }
 
-// writeSum writes a small file whole or not at all.
+// writeSum writes a small file whole or not at all, and replaces what is there.
 func writeSum(path string, b []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), tmpPrefix+"*") // mode 0600
 	if err != nil {
@@ -60,7 +60,27 @@ func writeSum(path string, b []byte) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return replace(f.Name(), path)
+}
+
+// replace gives a file its name. A folder that somebody made there must not
+// stand in the way for ever.
+func replace(from, to string) error {
+	if fi, err := os.Lstat(to); err == nil && fi.IsDir() {
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+	}
+	return os.Rename(from, to)
+}
+
+// openFile opens a file for reading, follows no link and waits for no pipe.
+func openFile(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // sum is the keyed checksum of a file under its name.
@@ -79,11 +99,10 @@ func (c *Cache) check(name string) (path string, ok bool) {
 	c.gc.RLock()
 	defer c.gc.RUnlock()
 	path = filepath.Join(c.dir, name)
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	f, err := openFile(path)
 	if err != nil {
 		return "", false
 	}
-	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
 	id, err := identify(f)
 	if err != nil {
@@ -105,13 +124,18 @@ func (c *Cache) check(name string) (path string, ok bool) {
 		return path, true
 	}
 	c.log.Warn("compiled code is not what was written and is thrown away; it will be compiled again", "code", path, "error", err)
-	os.Remove(path)
+	_ = os.RemoveAll(path) // else replace does it
 	return "", false
 }
 
 // compare says whether a file has the checksum that was written beside it.
 func (c *Cache) compare(name string, f *os.File) error {
-	want, err := os.ReadFile(filepath.Join(c.dir, name+sumSuffix))
+	w, err := openFile(filepath.Join(c.dir, name+sumSuffix))
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	want, err := io.ReadAll(io.LimitReader(w, sha256.Size+1))
 	if err != nil {
 		return err
 	}
@@ -188,9 +212,7 @@ func (g *collection) Finish() error {
 	for _, n := range g.gone {
 		p := filepath.Join(g.c.dir, n)
 		for _, f := range []string{p, p + sumSuffix} {
-			if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
-				errs = append(errs, err)
-			}
+			errs = append(errs, os.RemoveAll(f))
 		}
 		g.c.mu.Lock()
 		delete(g.c.verified, n)
