@@ -215,7 +215,13 @@ func (n *node) ended(h *shim.Host) spec.Exit {
 	n.Helper()
 	select {
 	case <-h.Done():
-		return h.Exit()
+		x := h.Exit()
+		// Whatever a test is about: an end that is not the guest's own has a
+		// reason and a sentence, and the guest's own needs none.
+		if own := x.Reason == spec.ReasonCompleted || x.Reason == spec.ReasonError; own != (x.Message == "") || x.Reason == "" {
+			n.Errorf("ended with %+v", x)
+		}
+		return x
 	case <-time.After(20 * time.Second):
 		n.Fatalf("host %d does not end", h.PID())
 	}

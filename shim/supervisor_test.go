@@ -57,6 +57,12 @@ func TestEnds(t *testing.T) {
 			if x.Code != c.code || x.Reason != c.reason || !strings.Contains(x.Message, c.message) || (c.message == "") != (x.Message == "") {
 				t.Errorf("ended with %+v, want %d %s %q", x, c.code, c.reason, c.message)
 			}
+			if c.reason == spec.ReasonTrap { // the trap's name and where, in the message as in the log
+				head := "wasm trap: " + c.message
+				if !strings.HasPrefix(x.Message, head) || !strings.Contains(x.Message, c.stderr) || !strings.Contains(n.output(k, logs.Stderr), head) {
+					t.Errorf("message %q, log %q", x.Message, n.output(k, logs.Stderr))
+				}
+			}
 			got := n.output(k, logs.Stdout)
 			if c.name == "traps" && got == "half" { // it did not end its line
 				got = "half\n"

@@ -84,7 +84,13 @@ func (b *bench) status(ctr string) *runtime.ContainerStatus {
 func (b *bench) exited(ctr string) *runtime.ContainerStatus {
 	b.Helper()
 	eventually(b, "exited", func() bool { return b.status(ctr).GetState() == runtime.ContainerState_CONTAINER_EXITED })
-	return b.status(ctr)
+	st := b.status(ctr)
+	// Whatever a test is about: an end that is not the guest's own has a reason
+	// and a sentence, and the guest's own needs none.
+	if own := st.GetReason() == "Completed" || st.GetReason() == "Error"; own != (st.GetMessage() == "") || st.GetReason() == "" {
+		b.Errorf("ended with %d, reason %q, message %q", st.GetExitCode(), st.GetReason(), st.GetMessage())
+	}
+	return st
 }
 
 func TestRealLives(t *testing.T) {
