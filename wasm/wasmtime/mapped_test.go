@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/wasm"
 )
 
 // mapped are the lines of this process's memory that a file lies behind.
@@ -98,6 +100,50 @@ func TestCodeIsMapped(t *testing.T) {
 	m.Close()
 	if l := mapped(t, path); len(l) != 0 {
 		t.Errorf("still mapped: %q", l)
+	}
+}
+
+// What a guest's memory begins with is a private mapping of the file, of which
+// only the pages that are written to are copied: an instance that stays idle
+// holds none of its own.
+func TestMemoryIsMapped(t *testing.T) {
+	e := engine(t, Config{})
+	data := strings.Repeat("image", 32<<10)
+	code, err := e.Compile(wat(t, `(module (memory 4) (data (i32.const 0) "`+data+`") (func (export "_start")))`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "code")
+	if err := os.WriteFile(path, code, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	m, err := e.LoadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	l, err := e.Link(m, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	before := len(mapped(t, path))
+	for n := 1; n <= 2; n++ {
+		i, err := l.Instantiate(wasm.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		lines := mapped(t, path)
+		memories := 0
+		for _, line := range lines {
+			if strings.HasPrefix(strings.Fields(line)[1], "rw-p") {
+				memories++
+			}
+		}
+		if memories != n || len(lines) != before+n {
+			t.Errorf("%d instances, %d memories of the file's among\n%s", n, memories, strings.Join(lines, ""))
+		}
 	}
 }
 
