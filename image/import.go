@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/images/archive"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/limpet-cri/limpet/image/artifact"
@@ -50,13 +50,23 @@ func (s *Service) Import(ctx context.Context, r io.Reader) ([]Image, error) {
 		list, err = s.importAll(ctx, r)
 		return Image{}, err
 	})
-	// Nothing of an import that failed is of use to the next.
+	// Nothing of an import that failed is of use to the next, which would go on
+	// writing where a file of the same name stopped.
 	s.dropImportLease(ctx)
 	if err != nil {
-		s.store.CollectSoon()
+		s.forgetImport(ctx)
 		return nil, mean(err)
 	}
 	return list, nil
+}
+
+// forgetImport collects what an import that failed had brought.
+func (s *Service) forgetImport(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	if err := s.store.Collect(ctx); err != nil {
+		s.log.Warn("what a failed import left is not collected yet", "error", err)
+	}
 }
 
 // dropImportLease ends the lease of an import that was cut off.
@@ -84,7 +94,7 @@ func (s *Service) importAll(ctx context.Context, r io.Reader) ([]Image, error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		pw.CloseWithError(sift(pw, start))
+		pw.CloseWithError(sift(pw, start, s.cfg.MaxImageBytes))
 	}()
 	d, err := archive.ImportIndex(ctx, s.store.Blobs(), pr)
 	pr.CloseWithError(errImportEnded)
@@ -136,30 +146,76 @@ func checkArchive(r *bufio.Reader) error {
 	return fmt.Errorf("%w: it is %s; an OCI layout or an archive that docker saved is wanted%s", ErrInvalidImage, kind, remedy)
 }
 
+// incoming is an image of an archive that is ready and waits for its names.
+type incoming struct {
+	entry  *entry
+	target ocispec.Descriptor
+	names  []string
+}
+
+// importImages makes all images of an archive ready before it names the first:
+// of an archive that fails nothing can be seen.
 func (s *Service) importImages(ctx context.Context, ix ocispec.Index) ([]Image, error) {
-	if len(ix.Manifests) == 0 {
-		return nil, fmt.Errorf("%w: the archive has no images", ErrInvalidImage)
+	targets, err := importTargets(ix)
+	if err != nil {
+		return nil, err
 	}
-	if len(ix.Manifests) > maxArchiveImages {
-		return nil, fmt.Errorf("%w: archive of %d images, at most %d are accepted", ErrTooLarge, len(ix.Manifests), maxArchiveImages)
+	ready := make([]incoming, 0, len(targets))
+	for _, d := range targets {
+		in := incoming{target: clean(d), names: importNames(d)}
+		im, err := s.fetch(ctx, source{absent{}, &progress{f: &flight{}}}, in.target)
+		if err == nil {
+			in.entry, err = s.ready(ctx, im, func(Progress) {})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w; nothing of the archive was imported", in.name(), mean(err))
+		}
+		ready = append(ready, in)
 	}
-	var list []Image
-	for _, d := range ix.Manifests {
-		if d.Platform != nil && strings.EqualFold(d.Platform.OS, "unknown") {
-			continue
-		}
-		im, err := s.fetch(ctx, source{absent{}, &progress{f: &flight{}}}, clean(d))
+	list := make([]Image, 0, len(ready))
+	for _, in := range ready {
+		img, err := s.name(ctx, in.entry, in.target, in.names)
 		if err != nil {
-			return list, err
-		}
-		img, err := s.finish(ctx, im, importNames(d), func(Progress) {})
-		if err != nil {
-			return list, err
+			return nil, fmt.Errorf("%w; of the archive %d images were imported, and %d not", err, len(list), len(ready)-len(list))
 		}
 		s.log.Info("image imported", "image", strings.Join(img.RepoTags, " "), "id", img.ID, "bytes", img.Size)
 		list = append(list, img)
 	}
 	return list, nil
+}
+
+// name is what a person calls the image.
+func (in incoming) name() string { return in.names[len(in.names)-1] }
+
+// importTargets are the images of an archive. A name stands for one of them:
+// nobody could tell which of two it would be.
+func importTargets(ix ocispec.Index) (list []ocispec.Descriptor, err error) {
+	if len(ix.Manifests) > maxArchiveImages {
+		return nil, tooManyImages(len(ix.Manifests))
+	}
+	named := map[string]digest.Digest{}
+	for _, d := range ix.Manifests {
+		if d.Platform != nil && strings.EqualFold(d.Platform.OS, "unknown") {
+			continue
+		}
+		names := importNames(d)
+		name := names[len(names)-1]
+		switch other, dup := named[name]; {
+		case !dup:
+			named[name] = d.Digest
+			list = append(list, d)
+		case other != d.Digest:
+			return nil, fmt.Errorf("%w: the archive has two images of the name %s, %s and %s; export one of them, or both under an index", ErrInvalidImage, name, other, d.Digest)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%w: the archive has no images", ErrInvalidImage)
+	}
+	return list, nil
+}
+
+func tooManyImages(n int) error {
+	return fmt.Errorf("%w: archive of %d images, at most %d are accepted", ErrTooLarge, n, maxArchiveImages)
 }
 
 // importNames are those that an archive gives an image; at least one, by its
@@ -183,71 +239,4 @@ type absent struct{}
 // Fetch implements remotes.Fetcher.
 func (absent) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("the archive lacks blob %s: %w", d.Digest, errdefs.ErrNotFound)
-}
-
-// bounded ends an archive that is too large, or whose reader is gone.
-type bounded struct {
-	ctx  context.Context
-	r    io.Reader
-	left int64
-}
-
-// Read implements io.Reader.
-func (b *bounded) Read(p []byte) (int, error) {
-	if err := b.ctx.Err(); err != nil {
-		return 0, err
-	}
-	if b.left <= 0 {
-		return 0, fmt.Errorf("%w: the archive is larger than what an image may have", ErrTooLarge)
-	}
-	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
-	b.left -= int64(n)
-	return n, err
-}
-
-// sift passes on of an archive what can belong to an image: every file that
-// comes through is stored before anybody knows whether it is needed.
-func sift(w io.Writer, r io.Reader) error {
-	tr, tw := tar.NewReader(r), tar.NewWriter(w)
-	known := false
-	for n := 0; ; n++ {
-		h, err := tr.Next()
-		if err == io.EOF && !known {
-			return fmt.Errorf("%w: the archive is no OCI layout (it has no file oci-layout), and docker did not save it (it has no manifest.json)", ErrInvalidImage)
-		}
-		if err == io.EOF {
-			return tw.Close()
-		}
-		if err != nil {
-			return err
-		}
-		if n >= maxArchiveFiles {
-			return fmt.Errorf("%w: the archive has more than %d files", ErrTooLarge, maxArchiveFiles)
-		}
-		h.Name = path.Clean(h.Name)
-		known = known || h.Name == ocispec.ImageLayoutFile || h.Name == "manifest.json"
-		if !belongs(h) {
-			continue
-		}
-		if err := tw.WriteHeader(&tar.Header{Name: h.Name, Typeflag: h.Typeflag, Size: h.Size, Linkname: h.Linkname, Mode: 0o644}); err != nil {
-			return err
-		}
-		if _, err := io.Copy(tw, tr); err != nil {
-			return err
-		}
-	}
-}
-
-func belongs(h *tar.Header) bool {
-	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeSymlink || len(h.Name) > 255 {
-		return false
-	}
-	switch {
-	case h.Name == "manifest.json", h.Name == ocispec.ImageLayoutFile, h.Name == ocispec.ImageIndexFile, strings.HasPrefix(h.Name, "blobs/"):
-		return true
-	case strings.HasSuffix(h.Name, ".json"), strings.HasSuffix(h.Name, ".tar"), strings.HasSuffix(h.Name, ".tar.gz"):
-		return !strings.HasPrefix(h.Name, "../") && !path.IsAbs(h.Name)
-	}
-	// Docker names configs and layers by digest in some versions.
-	return len(h.Name) == 64 && !strings.Contains(h.Name, "/")
 }
