@@ -101,13 +101,24 @@ func TestUnconfinedHostRefuses(t *testing.T) {
 	}
 }
 
-// Root in the container is a user without capabilities.
+// Root in the container is a user without capabilities, confined as any other.
 func TestRunAsRoot(t *testing.T) {
 	n := newNode(t)
 	h := n.start(n.container(guestSleep, func(c *spec.Container) { c.OCI.Process.User = specs.User{} }))
 	got := n.status(h.PID())
-	if got["Uid"] != "0 0 0 0" || got["CapEff"] != "0000000000000000" || got["NoNewPrivs"] != "1" {
-		t.Errorf("Uid %s, CapEff %s, NoNewPrivs %s", got["Uid"], got["CapEff"], got["NoNewPrivs"])
+	const none = "0000000000000000"
+	for k, want := range map[string]string{
+		"Uid": "0 0 0 0", "Gid": "0 0 0 0", "Groups": "", "CapEff": none, "CapPrm": none, "CapInh": none, "CapBnd": none,
+		"CapAmb": none, "NoNewPrivs": "1", "Seccomp": "2", "Seccomp_filters": "2",
+	} {
+		if got[k] != want {
+			t.Errorf("%s is %q, want %q", k, got[k], want)
+		}
+	}
+	for _, ns := range []string{"pid", "ipc", "uts", "mnt"} {
+		if n.namespace(h.PID(), ns) == n.namespace(os.Getpid(), ns) {
+			t.Errorf("it shares the node's %s namespace", ns)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -180,6 +181,13 @@ func TestRealConfinement(t *testing.T) {
 	adj, err := os.ReadFile("/proc/" + pids[0] + "/oom_score_adj")
 	if err != nil || strings.TrimSpace(string(adj)) != "1000" {
 		t.Errorf("oom_score_adj %q, %v", adj, err)
+	}
+	groups, err := os.ReadFile("/proc/" + pids[0] + "/cgroup")
+	b.must("read", err)
+	for _, c := range []string{"memory", "cpu", "cpuacct", "pids"} { // version 2 has one line for all
+		if !regexp.MustCompile(`(?m)^(0:|\d+:(.*,)?`+c+`(,.*)?):`+regexp.QuoteMeta(b.Cgroup+"/"+ctr)+`$`).Match(groups) {
+			t.Errorf("its %s is not limited below the pod's cgroup %s: %s", c, b.Cgroup, groups)
+		}
 	}
 	st, err := b.ContainerStats(ctr)
 	b.must("stats", err)
