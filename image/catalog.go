@@ -113,12 +113,15 @@ func (c *catalog) find(ref string) (*entry, error) {
 	if names := c.names(d.String()); len(names) > 0 {
 		return c.byName[names[0]].entry, nil
 	}
-	for _, n := range c.byName {
-		if n.manifest.Digest == d || n.target == d {
-			return n.entry, nil
+	// Several names may stand for it; the first in order is taken, always.
+	var found *entry
+	first := ""
+	for name, n := range c.byName {
+		if (n.manifest.Digest == d || n.target == d) && (found == nil || name < first) {
+			found, first = n.entry, name
 		}
 	}
-	return nil, nil
+	return found, nil
 }
 
 // Status finds an image by tag, digest or id; ok is false when it is not on

@@ -177,10 +177,20 @@ func TestUsage(t *testing.T) {
 			t.Errorf("%s takes %d bytes more, want about %d", c.repo, got, c.copies*size)
 		}
 	}
+	if _, err := s.Prepare(ctx, srv.ref("b", "v1"), "c", "", nil); err != nil {
+		t.Fatal(err)
+	}
 	for _, repo := range []string{"a", "b"} {
 		if err := s.Remove(ctx, srv.ref(repo, "v1")); err != nil {
 			t.Fatal(err)
 		}
+	}
+	// What a container holds of a removed image is there, and counts.
+	if got := usage() - empty; got < 2*size {
+		t.Errorf("%d bytes with a container, want its file and its code, %d", got, 2*size)
+	}
+	if err := errors.Join(s.Release(ctx, "c"), s.store.Collect(ctx)); err != nil {
+		t.Fatal(err)
 	}
 	if got := usage(); got != empty {
 		t.Errorf("%d bytes after everything was removed, %d before", got, empty)
