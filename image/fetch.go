@@ -136,6 +136,8 @@ func (s *Service) fetchBlob(ctx context.Context, src source, d ocispec.Descripto
 		return err
 	}
 	defer unlock()
+	ctx, cancel := within(ctx, s.slowAfter(d.Size), "all of it")
+	defer cancel()
 	defer func() {
 		if err != nil {
 			// It may have been there, damaged, and other images need it.

@@ -14,6 +14,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/limpet-cri/limpet/image/artifact"
 	"github.com/limpet-cri/limpet/image/content"
 	"github.com/limpet-cri/limpet/image/precompile"
 	"github.com/limpet-cri/limpet/image/reference"
@@ -102,6 +103,8 @@ func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, au
 	}
 	defer s.pulls.Release(1)
 	started := time.Now()
+	ctx, cancel := within(ctx, pullTime, "the image")
+	defer cancel()
 	img, err := s.leased(ctx, pullLeaseOf(r.String()), func(ctx context.Context) (Image, error) {
 		im, err := s.transfer(ctx, f, r, auth)
 		if err != nil {
@@ -109,6 +112,9 @@ func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, au
 		}
 		return s.finish(ctx, im, []string{r.At(im.target.Digest).String(), r.String()}, f.tell)
 	})
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errSlow) {
+		return Image{}, cause
+	}
 	if err != nil {
 		return Image{}, err
 	}
@@ -208,7 +214,9 @@ func (s *Service) transferOnce(ctx context.Context, f *flight, r reference.Refer
 	if err != nil {
 		return fetched{}, err
 	}
-	target, err := session.Resolve(ctx)
+	rctx, cancel := within(ctx, s.slowAfter(artifact.MaxManifest), "the answer to what the reference stands for")
+	defer cancel()
+	target, err := session.Resolve(rctx)
 	if err != nil {
 		return fetched{}, err
 	}

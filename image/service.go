@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
@@ -38,6 +39,9 @@ type Service struct {
 	blobs      keyed
 	background sync.WaitGroup
 
+	// slowAfter is how long a blob of a size may take.
+	slowAfter func(size int64) time.Duration
+
 	naming sync.Mutex
 
 	mu    sync.RWMutex
@@ -65,7 +69,7 @@ func unsettled(ctx context.Context, cfg Config, compiler precompile.Compiler, lo
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, log: log, store: store, pulls: semaphore.NewWeighted(int64(cfg.PullLimit))}
+	s := &Service{cfg: cfg, log: log, store: store, pulls: semaphore.NewWeighted(int64(cfg.PullLimit)), slowAfter: slowAfter}
 	s.registry = registry.New(registry.Config{HostsDir: cfg.HostsDir, DockerConfig: cfg.DockerConfig,
 		StallWindow: cfg.StallWindow, StallBytes: cfg.StallBytes, UserAgent: userAgent}, log)
 	if s.code, err = precompile.New(store, compiler, cfg.CompileTimeout, log); err != nil {
