@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -125,4 +126,25 @@ func TestDockerConfigCheck(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzDockerConfig: whatever the file holds, every host gets credentials that
+// stand in it, or an error that names the file, or nothing.
+func FuzzDockerConfig(f *testing.F) {
+	f.Add([]byte(`{"auths":{"r.example/team":{"auth":"dTpw"},"r.example":{"username":"u","password":"p"}},"credsStore":"x"}`), "r.example", "team/app")
+	f.Add([]byte(`{"auths":{"r.example":{"auth":1},"https://index.docker.io/v1/":{"identitytoken":"t"}},"credHelpers":{"R.example":"y"}}`), "docker.io", "a")
+	f.Add([]byte(`{"auths":[]}`), "", "")
+	f.Fuzz(func(t *testing.T, b []byte, host, repository string) {
+		c := parseDockerConfig(b, "config.json")
+		s, err := c.of(serverHost(host), repository)
+		if err != nil && (!strings.Contains(err.Error(), "config.json") || s != (secret{})) {
+			t.Errorf("%+v, %v", s, err)
+		}
+		if s != (secret{}) && !slices.ContainsFunc(c.entries, func(e dockerEntry) bool {
+			return e.host == serverHost(host) && e.secret == s && strings.HasPrefix(repository, e.path)
+		}) {
+			t.Errorf("%q %q gets the credentials of others", host, repository)
+		}
+		c.helped(host)
+	})
 }
