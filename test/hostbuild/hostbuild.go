@@ -5,9 +5,11 @@ package hostbuild
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 
 	"github.com/limpet-cri/limpet/test/scratch"
 )
@@ -24,6 +26,9 @@ func Build() (path string, done func() error, err error) {
 	if path := os.Getenv(Env); path != "" {
 		return path, func() error { return nil }, nil
 	}
+	if err := lookAtSources(); err != nil {
+		return "", nil, err
+	}
 	dir, done, err := scratch.Shared()
 	if err != nil {
 		return "", nil, err
@@ -34,4 +39,48 @@ func Build() (path string, done func() error, err error) {
 		return "", nil, errors.Join(fmt.Errorf("build limpet-host: %w: %s", err, out), done())
 	}
 	return path, done, nil
+}
+
+// lookAtSources asks for the state of all that a host is built from. The go
+// command keeps the results of tests by the files that they looked at: a test
+// that only has a host built passes again, unseen, after the host has changed.
+func lookAtSources() error {
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{"cmd/limpet-host", "shim", "wasm"} {
+		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case err != nil:
+				return err
+			case d.IsDir() && d.Name() == "testdata":
+				return filepath.SkipDir
+			case d.IsDir() || strings.HasSuffix(path, "_test.go"):
+				return nil
+			}
+			_, err = os.Stat(path)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moduleRoot is the folder above the test's own that holds go.mod.
+func moduleRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("no go.mod above the test's folder")
+		}
+	}
 }
