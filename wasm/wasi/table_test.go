@@ -222,3 +222,38 @@ func TestResolution(t *testing.T) {
 		}
 	}
 }
+
+// TestSpecialNames: "." and ".." are no names to make, remove or move, and
+// where they lead out of a folder that is no root, not even that is told.
+func TestSpecialNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range []bool{true, false} {
+		s := in(t, dir, root)
+		for _, c := range []struct {
+			name string
+			call func(path string) error
+			want error
+		}{
+			{"make", func(p string) error { return s.CreateDirectory(FirstPreopen, p) }, unix.EEXIST},
+			{"remove", func(p string) error { return s.RemoveDirectory(FirstPreopen, p) }, unix.EINVAL},
+			{"unlink", func(p string) error { return s.UnlinkFile(FirstPreopen, p) }, unix.EISDIR},
+			{"move", func(p string) error { return s.Rename(FirstPreopen, p, FirstPreopen, "x") }, unix.EBUSY},
+			{"move onto", func(p string) error { return s.Rename(FirstPreopen, "d", FirstPreopen, p) }, unix.EBUSY},
+			{"link", func(p string) error { return s.Link(FirstPreopen, false, p, FirstPreopen, "x") }, unix.EPERM},
+			{"link to", func(p string) error { return s.Symlink("d", FirstPreopen, p) }, unix.EEXIST},
+		} {
+			for _, path := range []string{".", "d/.", "d/..", "d/../", ".."} {
+				want := c.want
+				if path == ".." && !root {
+					want = ErrNotCapable
+				}
+				if err := c.call(path); err != want {
+					t.Errorf("%s %q, root %v: %v, want %v", c.name, path, root, err, want)
+				}
+			}
+		}
+	}
+}
