@@ -103,7 +103,7 @@ func (s *Service) pull(ctx context.Context, f *flight, r reference.Reference, au
 	}
 	defer s.pulls.Release(1)
 	started := time.Now()
-	ctx, cancel := within(ctx, pullTime, "the image")
+	ctx, cancel := within(ctx, s.pullTime, "the image")
 	defer cancel()
 	img, err := s.leased(ctx, pullLeaseOf(r.String()), func(ctx context.Context) (Image, error) {
 		im, err := s.transfer(ctx, f, r, auth)

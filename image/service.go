@@ -39,8 +39,9 @@ type Service struct {
 	blobs      keyed
 	background sync.WaitGroup
 
-	// slowAfter is how long a blob of a size may take.
+	// slowAfter is how long a blob of a size may take, pullTime all of a pull.
 	slowAfter func(size int64) time.Duration
+	pullTime  time.Duration
 
 	naming sync.Mutex
 
@@ -69,7 +70,7 @@ func unsettled(ctx context.Context, cfg Config, compiler precompile.Compiler, lo
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{cfg: cfg, log: log, store: store, pulls: semaphore.NewWeighted(int64(cfg.PullLimit)), slowAfter: slowAfter}
+	s := &Service{cfg: cfg, log: log, store: store, pulls: semaphore.NewWeighted(int64(cfg.PullLimit)), slowAfter: slowAfter, pullTime: pullTime}
 	s.registry = registry.New(registry.Config{HostsDir: cfg.HostsDir, DockerConfig: cfg.DockerConfig,
 		StallWindow: cfg.StallWindow, StallBytes: cfg.StallBytes, UserAgent: userAgent}, log)
 	if s.code, err = precompile.New(store, compiler, cfg.CompileTimeout, log); err != nil {

@@ -9,6 +9,27 @@ import (
 	"time"
 )
 
+// trickle answers for a blob byte by byte, far from its end.
+func trickle(blob []byte) func(http.ResponseWriter, *http.Request) bool {
+	return func(w http.ResponseWriter, q *http.Request) bool {
+		if !strings.Contains(q.URL.Path, sha(blob)) {
+			return false
+		}
+		serveRange(w, q, blob, 0)
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for i := 0; ; i = (i + 1) % (len(blob) / 2) {
+			select {
+			case <-pace.C:
+				w.Write(blob[i : i+1])
+				w.(http.Flusher).Flush()
+			case <-q.Context().Done():
+				return true
+			}
+		}
+	}
+}
+
 // TestSlow: a body that trickles above the watchdog is given up when its time
 // is over. What came stays, and the next pull does not begin again.
 func TestSlow(t *testing.T) {
@@ -22,23 +43,7 @@ func TestSlow(t *testing.T) {
 		}
 		return slowAfter(size)
 	}
-	srv.setHook(func(w http.ResponseWriter, q *http.Request) bool {
-		if !strings.Contains(q.URL.Path, sha(module)) {
-			return false
-		}
-		serveRange(w, q, module, 0)
-		pace := time.NewTicker(time.Millisecond)
-		defer pace.Stop()
-		for i := 0; ; i = (i + 1) % (len(module) / 2) {
-			select {
-			case <-pace.C:
-				w.Write(module[i : i+1])
-				w.(http.Flusher).Flush()
-			case <-q.Context().Done():
-				return true
-			}
-		}
-	})
+	srv.setHook(trickle(module))
 	_, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{})
 	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "did not come within 1s; what came is kept") {
 		t.Errorf("got %v", err)
@@ -49,6 +54,25 @@ func TestSlow(t *testing.T) {
 	ls, err := s.store.Leases().List(nsContext())
 	if err != nil || len(ls) != 1 || !strings.HasPrefix(ls[0].ID, pullLease) {
 		t.Errorf("leases %v, %v; want that of the pull", ls, err)
+	}
+}
+
+// TestSlowPull: a pull as a whole ends while its lease still lasts.
+func TestSlowPull(t *testing.T) {
+	srv := newServer(t)
+	s, _ := open(t, Config{})
+	module := largeModule(1 << 20)
+	artifactOf(srv, "a", module)
+	s.pullTime = time.Second
+	srv.setHook(trickle(module))
+	_, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{})
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "the image did not come within 1s") {
+		t.Errorf("got %v", err)
+	}
+	srv.setHook(nil)
+	s.pullTime = pullTime
+	if _, err := s.Pull(context.Background(), srv.ref("a", "v1"), PullOptions{}); err != nil {
+		t.Errorf("from a registry that is well again: %v", err)
 	}
 }
 
