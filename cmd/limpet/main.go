@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 )
@@ -26,8 +27,12 @@ const (
 	socketEnv     = "LIMPET_SOCKET"
 )
 
-// exitInterrupted is what a shell expects of a program that Ctrl-C ended.
-const exitInterrupted = 130
+const (
+	// exitInterrupted is what a shell expects of a program that Ctrl-C ended.
+	exitInterrupted = 130
+	// windUp is how long a command may take to end after Ctrl-C.
+	windUp = 2 * time.Second
+)
 
 // errUsage is a wrong call; what is right has been printed.
 var errUsage = errors.New("wrong call")
@@ -74,6 +79,12 @@ func main() {
 	if self, err := os.Executable(); err == nil {
 		a.host = filepath.Join(filepath.Dir(self), "limpet-host")
 	}
+	context.AfterFunc(ctx, func() {
+		// What waits for a pipe or a keyboard hears of no context.
+		time.Sleep(windUp)
+		_, _ = fmt.Fprintln(a.err, "limpet: interrupted")
+		os.Exit(exitInterrupted)
+	})
 	code := a.main(ctx, os.Args[1:])
 	if ctx.Err() != nil {
 		code = exitInterrupted
