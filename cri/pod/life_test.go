@@ -185,7 +185,7 @@ func TestRealConfinement(t *testing.T) {
 	groups, err := os.ReadFile("/proc/" + pids[0] + "/cgroup")
 	b.must("read", err)
 	for _, c := range []string{"memory", "cpu", "cpuacct", "pids"} { // version 2 has one line for all
-		if !regexp.MustCompile(`(?m)^(0:|\d+:(.*,)?`+c+`(,.*)?):`+regexp.QuoteMeta(b.Cgroup+"/"+ctr)+`$`).Match(groups) {
+		if !regexp.MustCompile(`(?m)^(0:|\d+:(.*,)?` + c + `(,.*)?):` + regexp.QuoteMeta(b.Cgroup+"/"+ctr) + `$`).Match(groups) {
 			t.Errorf("its %s is not limited below the pod's cgroup %s: %s", c, b.Cgroup, groups)
 		}
 	}
