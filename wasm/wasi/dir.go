@@ -249,6 +249,9 @@ func (s *System) ReadDir(fd uint32, cookie uint64, want int, yield func(*Dirent)
 		return err
 	}
 	if _, err := unix.Seek(d.fd, int64(cookie), unix.SEEK_SET); err != nil {
+		if err == unix.EBADF { // it is there, but the user may not list it
+			err = unix.EACCES
+		}
 		return err
 	}
 	if s.dir == nil {

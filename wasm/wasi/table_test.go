@@ -257,3 +257,23 @@ func TestSpecialNames(t *testing.T) {
 		}
 	}
 }
+
+// TestNotFollowed: a link that is not to be followed is not opened.
+func TestNotFollowed(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("f", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	s := in(t, dir, true)
+	for _, flags := range []OpenFlags{0, OpenCreate, OpenTruncate} {
+		if _, err := s.Open(FirstPreopen, false, "link", flags, everything, 0, 0); err != unix.ELOOP {
+			t.Errorf("flags %x: %v, want %v", flags, err, unix.ELOOP)
+		}
+		if _, err := s.Open(FirstPreopen, true, "link", flags, everything, 0, 0); err != nil {
+			t.Errorf("control: flags %x: %v", flags, err)
+		}
+	}
+}

@@ -234,6 +234,9 @@ func (s *System) setUpWorkingDir(cfg *Config, root int) error {
 	}
 	at := &Descriptor{kind: kindFolder, fd: root, root: true}
 	fd, err := s.openAt(&s.path[0], at, rel, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.EACCES { // as a process may be where it may not list
+		fd, err = s.openAt(&s.path[0], at, rel, unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
 	if err != nil {
 		return sysError("open the working directory "+strconv.Quote(cfg.WorkingDir), err)
 	}
