@@ -63,6 +63,11 @@ func TestConfinement(t *testing.T) {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", h.PID())); err != nil || string(b) != "321\n" {
 		t.Errorf("oom_score_adj %q, %v", b, err)
 	}
+	for fd := range 64 { // its order is of no use once the guest may start
+		if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", h.PID(), fd)); err == nil && strings.Contains(to, "limpet-order") {
+			t.Errorf("descriptor %d is %s", fd, to)
+		}
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", h.PID()))
 	if err != nil || !regexp.MustCompile(`(?m)^Max open files +\d+ +200 `).Match(b) {
 		t.Errorf("limits %s, %v", b, err)

@@ -5,12 +5,15 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/shim/cgroup"
+	"github.com/limpet-cri/limpet/shim/confine"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
 
@@ -138,5 +141,19 @@ func TestMissingLandlock(t *testing.T) {
 		if got := strings.Count(told.String(), "the kernel lacks something"); got != want {
 			t.Errorf("version %d: %d lines, want %d:\n%s", abi, got, want, told.String())
 		}
+	}
+}
+
+// What the kernel is told to keep read-only, the host is told too.
+func TestPayloadTellsOfReadOnly(t *testing.T) {
+	c := &spec.Container{OCI: &specs.Spec{Process: &specs.Process{}}}
+	order := &confine.Order{Root: confine.Root{ReadOnly: true}, Mounts: []confine.Mount{{Path: "/ro"}, {Path: "/rw", Writable: true}}}
+	p := payloadOf(c, order)
+	if !p.ReadonlyRoot || !slices.Equal(p.Readonly, []string{"/ro"}) || !slices.Equal(p.Writable, []string{"/rw"}) {
+		t.Errorf("%+v", p)
+	}
+	order.Root.ReadOnly = false
+	if payloadOf(c, order).ReadonlyRoot {
+		t.Error("a writable root is told as read-only")
 	}
 }

@@ -44,6 +44,10 @@ func TestEnds(t *testing.T) {
 		{"traps in its start function", wat("", "(func $s unreachable) (start $s)"), nil, 134, spec.ReasonTrap, "unreachable", "", "guest.wasm!s"},
 		{"exits in its start function", wat("", "(func $s (call $proc_exit (i32.const 5))) (start $s)"), nil, 5, spec.ReasonError, "", "", ""},
 		{"grows to its limit", guestGrow, nil, 0, spec.ReasonCompleted, "", "grow refused\n", ""},
+		{"grows its table to the limit", wat(`
+		  (if (i32.ne (table.grow (ref.null func) (i32.const 999999)) (i32.const 1)) (then (call $proc_exit (i32.const 2))))
+		  (if (i32.ne (table.grow (ref.null func) (i32.const 1)) (i32.const -1)) (then (call $proc_exit (i32.const 1))))`,
+			"(table 1 funcref)"), nil, 0, spec.ReasonCompleted, "", "", ""},
 		{"outgrows its cgroup", guestEat, memoryLimit(24 << 20), 137, spec.ReasonOOMKilled, "memory limit", "", ""},
 		{"reads from no input", guestRead, nil, 40, spec.ReasonError, "", "read\n", ""},
 	} {
@@ -59,6 +63,10 @@ func TestEnds(t *testing.T) {
 			}
 			if c.reason == spec.ReasonTrap { // the trap's name and where, in the message as in the log
 				head := "wasm trap: " + c.message
+				if log, err := os.ReadFile(k.Limpet.LogPath); err != nil || c.stdout != "" &&
+					strings.Index(string(log), strings.TrimSpace(c.stdout)) > strings.Index(string(log), head) {
+					t.Errorf("what it wrote does not come before its trap: %q, %v", log, err)
+				}
 				if !strings.HasPrefix(x.Message, head) || !strings.Contains(x.Message, c.stderr) || !strings.Contains(n.output(k, logs.Stderr), head) {
 					t.Errorf("message %q, log %q", x.Message, n.output(k, logs.Stderr))
 				}
@@ -157,6 +165,9 @@ func TestCreateFails(t *testing.T) {
 				err = h.Start(context.Background())
 				if x := n.ended(h); x.Code != spec.CodeHostFailed || x.Reason != spec.ReasonHostFailed {
 					t.Errorf("ended with %+v", x)
+				}
+				if got := n.output(k, logs.Stderr); !strings.Contains(got, c.want) {
+					t.Errorf("the log says %q, want %q in it", got, c.want)
 				}
 				if err := n.sup.Remove(context.Background(), k); err != nil {
 					t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/limpet-cri/limpet/shim/logs"
 	"github.com/limpet-cri/limpet/shim/spec"
 	"github.com/limpet-cri/limpet/wasm"
+	"github.com/limpet-cri/limpet/wasm/wasi"
 	"github.com/limpet-cri/limpet/wasm/wasmtime"
 )
 
@@ -126,5 +127,17 @@ func TestOutcome(t *testing.T) {
 		if lines := strings.Count(x.Message, "\n"); lines > messageLines {
 			t.Errorf("%v: %d lines", c.err, lines)
 		}
+	}
+}
+
+// What limpetd says is read-only, the host holds to be so beside the kernel.
+func TestReadOnlyByUs(t *testing.T) {
+	h := &host{p: &spec.Payload{ReadonlyRoot: true, Readonly: []string{"/ro"}, Writable: []string{"/rw"}}, log: logs.New(-1)}
+	c := h.config(7)
+	if want := []wasi.Preopen{{Name: "/", FD: 7, Root: true, ReadOnly: true}}; !slices.Equal(c.Preopens, want) {
+		t.Errorf("preopens %+v, want %+v", c.Preopens, want)
+	}
+	if want := []wasi.Place{{Path: "/ro", ReadOnly: true}, {Path: "/rw"}}; !slices.Equal(c.Places, want) {
+		t.Errorf("places %+v, want %+v", c.Places, want)
 	}
 }

@@ -82,12 +82,7 @@ func (h *host) system() (*wasi.System, error) {
 	if err != nil {
 		return nil, failed("open the guest's root", err)
 	}
-	cfg := wasi.Config{
-		Args: h.p.Args, Env: h.p.Env, WorkingDir: h.p.Cwd, Stdin: -1,
-		Stdout: h.log.Stream(logs.Stdout), Stderr: h.log.Stream(logs.Stderr),
-		Preopens: []wasi.Preopen{{Name: "/", FD: root, Root: true, ReadOnly: h.p.ReadonlyRoot}},
-		Places:   h.places(),
-	}
+	cfg := h.config(root)
 	if h.p.Stdin {
 		if cfg.Stdin, err = openStdin(); err != nil {
 			return nil, failed("make the guest's standard input", err)
@@ -105,6 +100,16 @@ func (h *host) system() (*wasi.System, error) {
 		return nil, failed("prepare "+h.name(), err)
 	}
 	return sys, nil
+}
+
+// config is what the guest has that can be told without opening anything.
+func (h *host) config(root int) wasi.Config {
+	return wasi.Config{
+		Args: h.p.Args, Env: h.p.Env, WorkingDir: h.p.Cwd, Stdin: -1,
+		Stdout: h.log.Stream(logs.Stdout), Stderr: h.log.Stream(logs.Stderr),
+		Preopens: []wasi.Preopen{{Name: "/", FD: root, Root: true, ReadOnly: h.p.ReadonlyRoot}},
+		Places:   h.places(),
+	}
 }
 
 func (h *host) places() []wasi.Place {
