@@ -139,11 +139,14 @@ func checkArchive(r *bufio.Reader) error {
 	if _, err := tar.NewReader(at).Next(); err == nil {
 		return nil // in the oldest form, which has no mark
 	}
-	remedy := ""
-	if kind == artifact.Module {
+	what, remedy := kind.String(), ""
+	switch kind {
+	case artifact.Unknown:
+		what = "no archive"
+	case artifact.Module:
 		remedy = "; push a module to a registry with limpet push"
 	}
-	return fmt.Errorf("%w: it is %s; an OCI layout or an archive that docker saved is wanted%s", ErrInvalidImage, kind, remedy)
+	return fmt.Errorf("%w: it is %s; an OCI layout or an archive that docker saved is wanted%s", ErrInvalidImage, what, remedy)
 }
 
 // incoming is an image of an archive that is ready and waits for its names.

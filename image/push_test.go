@@ -126,7 +126,7 @@ func TestImport(t *testing.T) {
 		as   error
 		says string
 	}{
-		"text":                {[]byte("hello, this is text"), ErrInvalidImage, "it is not WebAssembly; an OCI layout or an archive"},
+		"text":                {[]byte("hello, this is text"), ErrInvalidImage, "it is no archive; an OCI layout or an archive"},
 		"nothing":             {nil, ErrInvalidImage, "it is an empty file; an OCI layout or an archive"},
 		"a module":            {wasmModule("x"), ErrInvalidImage, "push a module to a registry with limpet push"},
 		"a program":           {elfFile, ErrInvalidImage, "it is a native program (ELF); an OCI layout or an archive"},

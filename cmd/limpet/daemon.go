@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,6 +37,10 @@ type daemon struct {
 // dial connects to limpetd. It tries the socket first, because the reasons
 // that gRPC gives are not for people.
 func (a *app) dial() (*daemon, error) {
+	a.socket = strings.TrimPrefix(a.socket, "unix://") // as crictl and the kubelet write it
+	if fi, err := os.Stat(a.socket); a.socket == "" || err == nil && fi.Mode().Type() != fs.ModeSocket {
+		return nil, fmt.Errorf("%q is no socket: say where limpetd listens with --socket or %s", a.socket, socketEnv)
+	}
 	c, err := net.Dial("unix", a.socket)
 	switch {
 	case errors.Is(err, fs.ErrPermission):

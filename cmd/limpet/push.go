@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,6 +48,9 @@ func push(ctx context.Context, a *app, args []string) error {
 	o.RemoteOptions = remote(p)
 	done, err := image.Push(ctx, rest[0], rest[1], o)
 	p.end()
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w; name a WebAssembly module (.wasm) first, then the reference", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,11 @@ func TestWrong(t *testing.T) {
 		{[]string{"images", "x"}, sock, 2, seeHelp("images [--all] [--ids]")},
 		{[]string{"import"}, sock, 2, seeHelp("import FILE")},
 
-		{[]string{"push", "none.wasm", "r.example/a"}, sock, 1, "limpet: push: open none.wasm: no such file or directory"},
+		{[]string{"push", "none.wasm", "r.example/a"}, sock, 1, "limpet: push: open none.wasm: no such file or directory; name a WebAssembly module (.wasm) first, then the reference"},
+		{[]string{"push", "r.example/a:v1", "good.wasm"}, sock, 1, "limpet: push: open r.example/a:v1: no such file or directory; name a WebAssembly module (.wasm) first, then the reference"},
+		{[]string{"push", "good.wasm", "a:b:c"}, sock, 1, `limpet: invalid image reference: "a:b:c": invalid reference format; wanted a name such as registry.example/demo/hello:v1`},
+		{[]string{"push", "good.wasm", ""}, sock, 1, `limpet: invalid image reference: "": invalid reference format; wanted a name such as registry.example/demo/hello:v1`},
+		{[]string{"push", "good.wasm", "https://r.example/a"}, sock, 1, `limpet: invalid image reference: "https://r.example/a": invalid reference format; leave out what comes before the name of the registry, up to ://`},
 		{[]string{"push", "dir", "r.example/a"}, sock, 1, "limpet: push dir: it is no regular file; a WebAssembly module (.wasm) is wanted"},
 		{[]string{"push", "component.wasm", "r.example/a"}, sock, 1, "limpet: push component.wasm: artifact refused: it is a component; only core modules run here, so build it for wasip1 (for example --target wasm32-wasip1)"},
 		{[]string{"push", "elf.wasm", "r.example/a"}, sock, 1, "limpet: push elf.wasm: artifact refused: it is a native program (ELF); native code from outside is never executed, so push the .wasm instead"},
@@ -117,6 +121,9 @@ func TestWrong(t *testing.T) {
 		{[]string{"import", "none.tar"}, sock, 1, "limpet: stat none.tar: no such file or directory"},
 		{[]string{"import", "dir"}, sock, 1, "limpet: dir is a folder without an OCI layout (no oci-layout file in it): name a layout or an archive"},
 		{[]string{"import", "good.wasm"}, away, 1, "limpet: no limpetd on " + away + ": start it, or say where it listens with --socket or LIMPET_SOCKET"},
+		{[]string{"images"}, "good.wasm", 1, `limpet: "good.wasm" is no socket: say where limpetd listens with --socket or LIMPET_SOCKET`},
+		{[]string{"ps"}, "dir", 1, `limpet: "dir" is no socket: say where limpetd listens with --socket or LIMPET_SOCKET`},
+		{[]string{"images"}, "unix://" + away, 1, "limpet: no limpetd on " + away + ": start it, or say where it listens with --socket or LIMPET_SOCKET"},
 		{[]string{"images"}, away, 1, "limpet: no limpetd on " + away + ": start it, or say where it listens with --socket or LIMPET_SOCKET"},
 	} {
 		code, out, errs := call(t, c.socket, "", c.args...)

@@ -37,7 +37,7 @@ func Parse(s string) (Reference, error) {
 	}
 	named, err := dref.ParseDockerRef(s)
 	if err != nil {
-		return Reference{}, fmt.Errorf("%w: %q: %w", ErrInvalid, s, err)
+		return Reference{}, fmt.Errorf("%w: %q: %w%s", ErrInvalid, s, err, remedy(s, err))
 	}
 	r := Reference{Name: named.Name()}
 	switch t := named.(type) {
@@ -47,6 +47,17 @@ func Parse(s string) (Reference, error) {
 		r.Tag = t.Tag()
 	}
 	return r, nil
+}
+
+// remedy says what is wanted, where the error says only that this is not it.
+func remedy(s string, err error) string {
+	switch {
+	case strings.Contains(s, "://"):
+		return "; leave out what comes before the name of the registry, up to ://"
+	case err.Error() == dref.ErrReferenceInvalidFormat.Error():
+		return "; wanted a name such as registry.example/demo/hello:v1"
+	}
+	return ""
 }
 
 // String is the normal form, which Parse reads back unchanged.
