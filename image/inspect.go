@@ -68,6 +68,10 @@ func InspectFile(name string) (Inspection, error) {
 		i.Why = artifact.Describe(kind, f, size)
 		return i, nil
 	}
+	if size > MaxModuleBytes {
+		i.Why = fmt.Sprintf("it has %d bytes, at most %d are accepted", size, int64(MaxModuleBytes))
+		return i, nil
+	}
 	m, err := inspectModule(f, size, filepath.Base(name), d)
 	if err != nil {
 		i.Why = err.Error()

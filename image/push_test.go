@@ -188,3 +188,34 @@ func TestInspectUnfit(t *testing.T) {
 		}
 	}
 }
+
+// TestInspectTooLarge: what no pull would take does not run here, however good
+// it is.
+func TestInspectTooLarge(t *testing.T) {
+	// A custom section of holes in front of a command.
+	const section = MaxModuleBytes
+	var size []byte
+	for n := uint64(section); ; n >>= 7 {
+		if n < 0x80 {
+			size = append(size, byte(n))
+			break
+		}
+		size = append(size, byte(n)|0x80)
+	}
+	head := append([]byte("\x00asm\x01\x00\x00\x00\x00"), size...)
+	name := filepath.Join(t.TempDir(), "huge.wasm")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	_, err1 := f.Write(append(head, "\x01x"...))
+	_, err2 := f.WriteAt(commandModule("huge")[8:], int64(len(head)+section))
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	i, err := InspectFile(name)
+	if err != nil || i.Runs || !strings.Contains(i.Why, "at most 268435456 are accepted") {
+		t.Errorf("runs %v: %s, %v", i.Runs, i.Why, err)
+	}
+}
