@@ -88,9 +88,10 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// Every exit code comes through: the guest ends with the number of its
-// arguments, of which the lowest byte counts.
-func TestEveryExitCode(t *testing.T) {
+// Exit codes come through from a real host, those that mean something to
+// others among them: the guest ends with the number of its arguments, of which
+// the lowest byte counts. (All 256 are tried in shim/host.)
+func TestExitCodes(t *testing.T) {
 	n := newNode(t)
 	guest := `(module
 	  (import "wasi_snapshot_preview1" "args_sizes_get" (func $sizes (param i32 i32) (result i32)))
@@ -99,7 +100,7 @@ func TestEveryExitCode(t *testing.T) {
 	  (func (export "_start")
 	    (drop (call $sizes (i32.const 0) (i32.const 4)))
 	    (call $exit (i32.load (i32.const 0)))))`
-	for code := range 256 {
+	for _, code := range []int{0, 1, 2, 64, 126, 127, 128, 129, 134, 137, 139, 143, 254, 255} {
 		c := n.container(guest, func(c *spec.Container) {
 			c.OCI.Process.Args = slices.Repeat([]string{"x"}, cmp.Or(code, 256))
 		})

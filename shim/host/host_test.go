@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +127,20 @@ func TestOutcome(t *testing.T) {
 		}
 		if lines := strings.Count(x.Message, "\n"); lines > messageLines {
 			t.Errorf("%v: %d lines", c.err, lines)
+		}
+	}
+}
+
+// Each of the 256 exit codes comes through, from the guest into the record and
+// out of it.
+func TestEveryExitCode(t *testing.T) {
+	h := &host{}
+	for code := range uint32(256) {
+		x := h.outcome(&wasm.Exit{Code: code})
+		x.At = time.Unix(1, 0)
+		got, err := spec.DecodeExit(x.Encode())
+		if err != nil || got.Code != int32(code) || (got.Reason == spec.ReasonCompleted) != (code == 0) || got.Message != "" {
+			t.Errorf("code %d: %+v, %v", code, got, err)
 		}
 	}
 }
