@@ -14,6 +14,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/limpet-cri/limpet/shim"
 	"github.com/limpet-cri/limpet/shim/confine"
 	"github.com/limpet-cri/limpet/shim/spec"
 )
@@ -124,6 +125,11 @@ func TestRunAsRoot(t *testing.T) {
 		if n.namespace(h.PID(), ns) == n.namespace(os.Getpid(), ns) {
 			t.Errorf("it shares the node's %s namespace", ns)
 		}
+	}
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", h.PID()))
+	want := fmt.Sprintf(`(?m)^Max core file size +0 +0 (.|\n)*^Max open files +%[1]d +%[1]d `, shim.DefaultFiles)
+	if err != nil || !regexp.MustCompile(want).Match(limits) {
+		t.Errorf("limits %s, %v, want %s", limits, err, want)
 	}
 }
 
