@@ -42,6 +42,7 @@ func TestConfinement(t *testing.T) {
 	h := n.start(n.container(guestSleep, func(c *spec.Container) {
 		c.OCI.Process.User = specs.User{UID: 1001, GID: 1002, AdditionalGids: []uint32{7, 9}}
 		c.OCI.Process.OOMScoreAdj = &adj
+		c.Limpet.RootSize = 3 << 20
 		c.OCI.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 100, Hard: 200}}
 	}))
 	got := n.status(h.PID())
@@ -52,6 +53,10 @@ func TestConfinement(t *testing.T) {
 		if got[k] != want {
 			t.Errorf("%s is %q, want %q", k, got[k], want)
 		}
+	}
+	var root unix.Statfs_t
+	if err := unix.Statfs(fmt.Sprintf("/proc/%d/root/guest", h.PID()), &root); err != nil || root.Blocks*uint64(root.Bsize) != 3<<20 {
+		t.Errorf("its root has %d blocks of %d bytes, %v, want 3 MiB", root.Blocks, root.Bsize, err)
 	}
 	if !strings.HasSuffix(got["NSpid"], " 1") {
 		t.Errorf("NSpid is %q: it is not the first of its own namespace", got["NSpid"])
