@@ -2,6 +2,7 @@ package shim_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -128,6 +129,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	kill := n.supervise(job{Containers: []*spec.Container{running, exits, killed}}, "ready")
 	n.sup.Close() // only the helper supervises
 	kill()
+	seen := n.ticks(running)
 
 	// While nobody watches, one exits and one is killed.
 	n.awaitEmpty(exits)
@@ -137,6 +139,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	}
 	n.awaitEmpty(killed)
 
+	eventually(n, "the running one goes on", func() bool { return n.ticks(running) > seen+20 })
 	n.open()
 	h, err := n.sup.Adopt(ctx, running)
 	if err != nil {
@@ -170,7 +173,7 @@ func TestAdoptAfterKill(t *testing.T) {
 	if x := n.ended(h); x.Code != 143 {
 		t.Errorf("the running one ended with %+v", x)
 	}
-	n.checkTicks(running, 50*time.Millisecond)
+	n.checkTicks(running, 10*time.Second)
 	for _, c := range []*spec.Container{running, exits, killed} {
 		if err := n.sup.Remove(ctx, c); err != nil {
 			t.Error(err)
@@ -240,6 +243,16 @@ func (n *node) awaitEmpty(c *spec.Container) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
 		n.Fatal(err)
 	}
+}
+
+// ticks counts what such a guest has printed so far.
+func (n *node) ticks(c *spec.Container) int {
+	n.Helper()
+	b, err := os.ReadFile(c.Limpet.LogPath)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return bytes.Count(b, []byte("\n"))
 }
 
 // checkTicks looks for a gap in the log of a guest that prints without end.
@@ -315,7 +328,7 @@ func TestAdoptAfterClose(t *testing.T) {
 	if x := n.ended(h); x.Code != 143 {
 		t.Errorf("ended with %+v", x)
 	}
-	n.checkTicks(runs, 50*time.Millisecond)
+	n.checkTicks(runs, 10*time.Second)
 }
 
 // A storm of creates, starts, stops and removes, killed at random points:
