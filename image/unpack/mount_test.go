@@ -10,6 +10,8 @@ import (
 
 	"github.com/containerd/containerd/v2/core/mount"
 	"golang.org/x/sys/unix"
+
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 func layers(t *testing.T, n int, long bool) []string {
@@ -39,22 +41,13 @@ func mountsOf(ls []string) []mount.Mount {
 	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"index=off", "lowerdir=" + strings.Join(ls, ":")}}}
 }
 
-func table(t *testing.T) string {
-	t.Helper()
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
-}
-
 // TestOpen: one layer, many, and paths too long for one string; read-only and
 // with an upper folder; each by both ways of making it.
 func TestOpen(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	before := table(t)
+	before := scratch.Mounts(t)
 	for _, n := range []int{1, 2, 50, 128} {
 		for _, long := range []bool{false, true} {
 			t.Run(fmt.Sprint(n, " long ", long), func(t *testing.T) {
@@ -99,7 +92,7 @@ func TestOpen(t *testing.T) {
 		defer root.Close()
 		checkRoot(t, root, 128, unix.EROFS)
 	})
-	if after := table(t); after != before {
+	if after := scratch.Mounts(t); after != before {
 		t.Errorf("mount table changed:\n%s\nwas\n%s", after, before)
 	}
 }

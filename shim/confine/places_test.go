@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/limpet-cri/limpet/shim/confine"
+	"github.com/limpet-cri/limpet/test/scratch"
 )
 
 // rootfs returns a clone of an image's root file system, as package image
@@ -205,12 +206,12 @@ func TestNothingIsLeft(t *testing.T) {
 		p.close()
 	}
 	one() // the Go runtime opens descriptors of its own for the first
-	before := mounts(t)
+	before := scratch.Mounts(t)
 	fds := len(must(os.ReadDir("/proc/self/fd"))(t))
 	for range 5 {
 		one()
 	}
-	if after := mounts(t); after != before {
+	if after := scratch.Mounts(t); after != before {
 		t.Errorf("mounts differ:\n%s\n%s", before, after)
 	}
 	// Fewer is no leak: what earlier tests left to the collector may go meanwhile.
@@ -221,17 +222,4 @@ func TestNothingIsLeft(t *testing.T) {
 	if err := unix.Statfs("/guest", &st); err == nil {
 		t.Error("there is a /guest on the node")
 	}
-}
-
-// mounts are those of the node, without what other tests make in their folders
-// at the same time.
-func mounts(t *testing.T) string {
-	var kept strings.Builder
-	for line := range strings.Lines(string(must(os.ReadFile("/proc/self/mountinfo"))(t))) {
-		place := strings.Fields(line)[4]
-		if !strings.HasPrefix(place, os.TempDir()+"/") || strings.Contains(place, t.Name()) {
-			kept.WriteString(line)
-		}
-	}
-	return kept.String()
 }

@@ -4,7 +4,8 @@
 // A folder belongs to the process that holds a lock on it; the first call of a
 // process removes what belongs to nobody, mounts in it first. It never looks at
 // folders of other names or other users. Names are short, for sockets. A cgroup
-// at the top that is named as a folder goes with it, processes first.
+// at the top that is named as a folder goes with it, processes first. Mounts is
+// the node's mount table without such folders of others.
 package scratch
 
 import (
